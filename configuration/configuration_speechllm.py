@@ -1,0 +1,164 @@
+"""`SpeechLLMConfig`: what a model is, slot by slot."""
+
+from typing import Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig
+from transformers.configuration_utils import SubConfigSpec
+from transformers.models.auto import modeling_auto
+
+from .base_resolution import base_config, hub_arguments, load_base
+from .configuration_adapters import adapter_config_from
+from .configuration_lora import lora_slots
+from .configuration_prompt import AUDIO_TOKEN, prompt_config
+from .configuration_strict import StrictConfig, refuse_unknown
+from .encoder_specs import encoder_spec
+from .speech_lengths import LengthSteps, chain_length
+
+
+@strict
+class SpeechLLMConfig(StrictConfig):
+    """Encoder, adapter, decoder and, optionally, LoRA: the four slots of a speech recognizer.
+
+    `audio_config` and `text_config` are the bases' own configs, whole. `encoder_id` / `decoder_id` and their
+    revisions say where the frozen weights are; `bases_included` says that the checkpoint holds them itself.
+    `prompt_ids` is the default prompt, tokenized, with -1 where the speech goes. A clip may become
+    `tokens_per_second` times its duration plus `extra_tokens` tokens.
+    """
+
+    model_type = "speech_llm"
+    sub_configs_defaults = {
+        "audio_config": SubConfigSpec(config_class=AutoConfig, model_type="whisper"),
+        "text_config": SubConfigSpec(config_class=AutoConfig, model_type="llama"),
+    }
+
+    audio_config: dict | PreTrainedConfig | None = None
+    text_config: dict | PreTrainedConfig | None = None
+    adapter_config: dict | PreTrainedConfig | None = None
+    lora_config: dict | None = None
+    prompt_config: dict | PreTrainedConfig | None = None
+
+    encoder_id: str | None = None
+    encoder_revision: str | None = None
+    decoder_id: str | None = None
+    decoder_revision: str | None = None
+    bases_included: bool = False
+
+    encoder_padding: Literal["longest", "max_length"] = "longest"
+    output_norm: Literal["rms", "none"] = "rms"
+    audio_token_id: int | None = None
+    pad_token_id: int | None = None
+    prompt_ids: list[int] | None = None
+    tokens_per_second: float | int = 10.0
+    extra_tokens: int = 16
+    tie_word_embeddings: bool = False
+
+    def __post_init__(self, **kwargs):
+        super().__post_init__(**kwargs)
+        self.adapter_config = adapter_config_from(self.adapter_config or {"model_type": "mlp"})
+        self.lora_config = lora_slots(self.lora_config)
+        self.prompt_config = prompt_config(self.prompt_config)
+        self.tie_word_embeddings = bool(getattr(self.text_config, "tie_word_embeddings", False))
+
+    def validate_bases(self):
+        encoder_spec(self.audio_config)
+        if getattr(self.text_config, "is_encoder_decoder", False):
+            raise ValueError(f"the decoder must be a causal language model, not {self.text_config.model_type}")
+        if bool(self.encoder_id) != bool(self.decoder_id):
+            raise ValueError("encoder_id and decoder_id are named together or not at all")
+
+    def validate_prompt_ids(self):
+        if self.prompt_ids is not None and self.prompt_ids.count(-1) != 1:
+            raise ValueError("prompt_ids must hold -1 (where the speech goes) exactly once")
+
+    def validate_token_ids(self):
+        """The audio token is a placeholder that is never embedded: it may lie beyond the vocabulary."""
+
+    @property
+    def references_bases(self) -> bool:
+        """Whether the checkpoint holds only what was trained and names its bases."""
+        return bool(self.encoder_id) and not self.bases_included
+
+    @property
+    def input_steps(self) -> LengthSteps:
+        """Model inputs (mel frames, samples) -> speech tokens."""
+        return encoder_spec(self.audio_config).frame_steps(self.audio_config) + self.adapter_config.length_steps()
+
+    def encoder_frames(self, inputs):
+        """Frames the encoder makes of so many model inputs; `int` or tensor."""
+        return chain_length(inputs, encoder_spec(self.audio_config).frame_steps(self.audio_config))
+
+    def speech_tokens(self, inputs):
+        """Tokens the decoder sees for so many model inputs; `int` or tensor."""
+        return chain_length(inputs, self.input_steps)
+
+    def to_dict(self):
+        output = super().to_dict()
+        for name in ("adapter_config", "prompt_config"):
+            output[name] = getattr(self, name).to_dict()
+        if self.lora_config:
+            output["lora_config"] = {slot: lora.to_dict() for slot, lora in self.lora_config.items()}
+        return output
+
+    @classmethod
+    def from_bases(cls, encoder: str, decoder: str, adapter: str = "mlp", bases=None, **fields) -> "SpeechLLMConfig":
+        """Compose a config from two base models, by id or folder, and the name of an adapter.
+
+        `fields` may be the adapter's ("stack_factor"), this config's ("output_norm", "encoder_revision"), or
+        say how to fetch ("token"). The default prompt is rendered with the decoder's tokenizer.
+        """
+        hub = hub_arguments(fields)
+        fields = {name: value for name, value in fields.items() if name not in hub}
+        adapter_config = adapter_config_from({"model_type": adapter})
+        refuse_unknown(f"a model with adapter {adapter!r}", fields, cls.own_fields() | adapter_config.own_fields())
+        own = {name: fields.pop(name) for name in list(fields) if name in cls.own_fields()}
+        audio, own["encoder_revision"] = base_config(encoder, own.get("encoder_revision"), bases, **hub)
+        text, own["decoder_revision"] = base_config(decoder, own.get("decoder_revision"), bases, **hub)
+        config = cls(
+            audio_config=audio,
+            text_config=text,
+            adapter_config={"model_type": adapter, **fields},
+            encoder_id=encoder,
+            decoder_id=decoder,
+            **own,
+        )
+        config.set_tokens(load_base(AutoTokenizer.from_pretrained, decoder, config.decoder_revision, bases, **hub))
+        return config
+
+    def set_tokens(self, tokenizer) -> None:
+        """Take the ids that depend on the tokenizer: audio placeholder, padding, default prompt."""
+        add_audio_token(tokenizer)
+        self.audio_token_id = tokenizer.convert_tokens_to_ids(AUDIO_TOKEN)
+        self.pad_token_id = tokenizer.pad_token_id
+        text = self.prompt_config.render(tokenizer)
+        ids = tokenizer(text, add_special_tokens=False).input_ids
+        self.prompt_ids = [-1 if token == self.audio_token_id else token for token in ids]
+
+
+def add_audio_token(tokenizer) -> None:
+    """Give a tokenizer the placeholder for speech and, if it has none, a padding token."""
+    if AUDIO_TOKEN not in tokenizer.get_vocab():
+        tokenizer.add_special_tokens({"extra_special_tokens": [AUDIO_TOKEN]}, replace_extra_special_tokens=False)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token or AUDIO_TOKEN
+
+
+def _shipped_with_every_checkpoint():
+    """Never called: transformers finds a checkpoint's files by reading import statements, this one included.
+
+    A model that was loaded from a checkpoint's own code and is saved again keeps all of its files so.
+    """
+    from ..modeling.modeling_speechllm import SpeechLLMForConditionalGeneration
+    from ..processing.pipeline_speechllm import SpeechLLMPipeline
+    from ..processing.processing_speechllm import SpeechLLMProcessor
+
+    return SpeechLLMForConditionalGeneration, SpeechLLMPipeline, SpeechLLMProcessor
+
+
+def _name_in_stock_tables() -> None:
+    # `transformers serve` and the stock pipelines look these names up before they look at a class.
+    for table in (modeling_auto.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES, modeling_auto.MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES):
+        table.setdefault(SpeechLLMConfig.model_type, "SpeechLLMForConditionalGeneration")
+
+
+_name_in_stock_tables()

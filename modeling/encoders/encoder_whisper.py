@@ -1,0 +1,58 @@
+"""Whisper's encoder on the clip's real length, with a mask, instead of on 30 s."""
+
+import torch
+import torch.nn.functional as F
+from transformers.masking_utils import create_bidirectional_mask
+from transformers.modeling_outputs import BaseModelOutput
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+from ..length_masks import length_mask, mask_if_padded
+from ...configuration.encoder_specs import encoder_spec
+from ...configuration.speech_lengths import chain_length
+
+
+class SpeechWhisperEncoder(WhisperEncoder):
+    """Stock weights; `forward` takes any length up to the positions that Whisper has."""
+
+    KEY_MAPPING = {r"^(model\.)?encoder\.": ""}
+    QUANTIZABLE = True
+
+    def forward(self, input_features, lengths, pad_to_maximum: bool = False, **kwargs) -> BaseModelOutput:
+        """Log-mel `[B, mel, T]`, right-padded, with lengths `[B]` -> states `[B, frames, D]`.
+
+        `pad_to_maximum` runs the stock 30 s, silence attended, as Whisper was trained; the frames past each
+        clip are dropped again.
+        """
+        frames = chain_length(lengths, encoder_spec(self.config).frame_steps(self.config))
+        if pad_to_maximum:
+            input_features, lengths = self._pad_with_silence(input_features, lengths)
+        states = self._convolve(input_features.to(self.conv1.weight.dtype), lengths)
+        size = states.shape[1]
+        states = states + self.embed_positions.weight[:size]
+        mask = mask_if_padded(frames, size) if not pad_to_maximum else None
+        if mask is not None:
+            mask = create_bidirectional_mask(config=self.config, inputs_embeds=states, attention_mask=mask)
+        for layer in self.layers:
+            states = layer(states, mask)
+        return BaseModelOutput(last_hidden_state=self.layer_norm(states)[:, : int(frames.max())])
+
+    def _convolve(self, features: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """`[B, mel, T]` -> `[B, ceil(T / 2), D]`; each clip ends in zeros, as it does alone."""
+        mask = mask_if_padded(lengths, features.shape[2])
+        if mask is not None:
+            features = features * mask[:, None].to(features.dtype)
+        hidden = F.gelu(self.conv1(features))
+        if mask is not None:
+            # The first convolution's bias makes padding non-zero, which the second would see.
+            hidden = hidden * mask[:, None].to(hidden.dtype)
+        return F.gelu(self.conv2(hidden)).transpose(1, 2)
+
+    def _pad_with_silence(self, features: torch.Tensor, lengths: torch.Tensor):
+        """What the stock extractor would have given for a clip followed by silence: each clip's floor."""
+        size = 2 * self.config.max_source_positions
+        real = length_mask(lengths, features.shape[2])[:, None]
+        # The extractor clamps to 8 decades (2.0 after its scaling) below the clip's maximum.
+        floor = features.masked_fill(~real, -torch.inf).amax(dim=(1, 2), keepdim=True) - 2.0
+        padded = F.pad(torch.where(real, features, floor), (0, size - features.shape[2]))
+        padded = torch.where(length_mask(lengths, size)[:, None], padded, floor)
+        return padded, torch.full_like(lengths, size)

@@ -1,0 +1,225 @@
+"""The model: frozen speech encoder -> trained adapter -> frozen language model.
+
+`SpeechLLMModel` ends at hidden states, `SpeechLLMForConditionalGeneration` at text.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import AutoModel, AutoModelForCausalLM, GenerationMixin, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPooling, CausalLMOutputWithPast
+
+from .adapters.adapter_table import build_adapter
+from .checkpoint_speechllm import CheckpointMixin
+from .embedding_scale import EmbeddingScale
+from .encoders.encoder_table import ENCODERS
+from .generation_speechllm import SpeechGenerationMixin
+from .lora_layers import LoraLinear, add_lora, is_lora_key
+from ..configuration.configuration_speechllm import SpeechLLMConfig
+from ..configuration.encoder_specs import encoder_spec
+
+# Parts of SpeechLLMModel that are bases, frozen unless a user thaws them.
+BASE_PARTS = ("audio_tower", "language_model")
+
+
+@dataclass
+class SpeechFeatures(BaseModelOutputWithPooling):
+    """`BaseModelOutputWithPooling` with the rows' token counts and the adapter's own loss."""
+
+    lengths: torch.Tensor | None = None
+    auxiliary_loss: torch.Tensor | None = None
+
+
+class SpeechLLMPreTrainedModel(CheckpointMixin, PreTrainedModel):
+    """What both classes share: which parts are frozen, and how a checkpoint is written and read."""
+
+    config: SpeechLLMConfig
+    config_class = SpeechLLMConfig
+    base_model_prefix = "model"
+    main_input_name = "input_ids"
+    input_modalities = ("audio", "text")
+    supports_gradient_checkpointing = True
+    _supports_sdpa = _supports_flash_attn = _supports_attention_backend = True
+    _skip_keys_device_placement = ["past_key_values"]
+
+    def _init_weights(self, module):
+        """Nothing: adapters initialize themselves when built, and bases are models with rules of their own."""
+
+    @property
+    def speech_model(self) -> "SpeechLLMModel":
+        """The part below the head; on `SpeechLLMModel` itself, itself."""
+        return getattr(self, "model", self)
+
+    def freeze_bases(self) -> None:
+        """Train the adapter, its scale and LoRA; nothing else."""
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(is_lora_key(name) or not self.is_base_key(name))
+
+    def is_base_key(self, name: str) -> bool:
+        """Whether a tensor of this name belongs to a base: it is not saved unless it was trained."""
+        inner = name.removeprefix("model.")
+        return inner.startswith(("lm_head.", *(f"{part}." for part in BASE_PARTS))) and not is_lora_key(name)
+
+    def train(self, mode: bool = True):
+        """As in torch, but bases stay in eval: no dropout, layerdrop or SpecAugment on what is frozen."""
+        super().train(mode)
+        for part in BASE_PARTS:
+            base = getattr(self.speech_model, part)
+            if not any(p.requires_grad for name, p in base.named_parameters() if not is_lora_key(name)):
+                base.train(False)
+                for module in base.modules():
+                    if isinstance(module, LoraLinear):
+                        module.dropout.train(mode)
+        return self
+
+    def parameter_counts(self) -> dict[str, int]:
+        """Numbers of parameters: `total`, `trainable`, `adapter`, and what else there is by part."""
+        counts = {"total": 0, "trainable": 0, "lora": 0}
+        for name, parameter in self.named_parameters():
+            # nf4 packs two values into a byte; bitsandbytes keeps the true shape beside it.
+            state = getattr(parameter, "quant_state", None)
+            size = state.shape.numel() if state is not None else parameter.numel()
+            part = "lora" if is_lora_key(name) else name.removeprefix("model.").split(".")[0]
+            counts["total"] += size
+            counts["trainable"] += size if parameter.requires_grad else 0
+            counts[part] = counts.get(part, 0) + size
+        return counts
+
+    def get_input_embeddings(self):
+        return self.speech_model.language_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value):
+        self.speech_model.language_model.set_input_embeddings(value)
+
+    def get_audio_features(self, input_features, input_features_mask=None, **kwargs) -> BaseModelOutputWithPooling:
+        """Speech as the decoder's embeddings.
+
+        `input_features`: `[B, mel, T]`, `[B, T, D]` or `[B, samples]`, as the encoder wants; mask `[B, T]`.
+        Returns `last_hidden_state` (encoder frames `[B, T', D]`), `pooler_output` (all rows' speech tokens, one
+        after the other, `[sum of lengths, H]`), `lengths` `[B]`, `auxiliary_loss`.
+        """
+        return self.speech_model.encode_speech(input_features, input_features_mask)
+
+
+class SpeechLLMModel(SpeechLLMPreTrainedModel):
+    """Encoder, adapter and the decoder without its head."""
+
+    def __init__(self, config: SpeechLLMConfig, audio_tower=None, language_model=None, embedding_rms: float = 1.0):
+        super().__init__(config)
+        text_width = config.text_config.get_text_config().hidden_size
+        self.audio_tower = audio_tower or ENCODERS[config.audio_config.model_type](config.audio_config)
+        self.language_model = language_model or AutoModel.from_config(config.text_config)
+        self.adapter = build_adapter(config.adapter_config, encoder_spec(config.audio_config).width(config.audio_config), text_width)
+        self.speech_norm = EmbeddingScale(text_width, embedding_rms) if config.output_norm == "rms" else nn.Identity()
+        lora = config.lora_config or {}
+        for slot, base in (("encoder", self.audio_tower), ("decoder", self.language_model)):
+            if slot in lora:
+                add_lora(base, lora[slot])
+        self.post_init()
+
+    def encode_speech(self, input_features, input_features_mask=None) -> BaseModelOutputWithPooling:
+        """See `get_audio_features`."""
+        time = input_features.shape[encoder_spec(self.config.audio_config).time_axis]
+        if input_features_mask is None:
+            lengths = torch.full((len(input_features),), time, device=input_features.device)
+        else:
+            lengths = input_features_mask.sum(-1).long()
+        maximum = encoder_spec(self.config.audio_config).max_inputs(self.config.audio_config)
+        if maximum and time > maximum:
+            raise ValueError(f"a clip has {time} feature frames, but this encoder has positions for {maximum}")
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self._encoder_trains()):
+            padding = self.config.encoder_padding == "max_length"
+            states = self.audio_tower(input_features, lengths, pad_to_maximum=padding).last_hidden_state
+        adapted = self.adapter(states.to(self._adapter_dtype()), self.config.encoder_frames(lengths))
+        real = torch.arange(adapted.states.shape[1], device=lengths.device) < adapted.lengths[:, None]
+        return SpeechFeatures(
+            last_hidden_state=states,
+            pooler_output=self.speech_norm(adapted.states[real]),
+            lengths=adapted.lengths,
+            auxiliary_loss=adapted.auxiliary_loss,
+        )
+
+    def _encoder_trains(self) -> bool:
+        return any(parameter.requires_grad for parameter in self.audio_tower.parameters())
+
+    def _adapter_dtype(self) -> torch.dtype:
+        return next(self.adapter.parameters()).dtype
+
+    def embed_prompt(self, input_ids, input_features=None, input_features_mask=None):
+        """Prompt ids `[B, L]` and speech -> decoder inputs `[B, L, H]` and the adapter's auxiliary loss."""
+        slots = input_ids == self.config.audio_token_id
+        # The placeholder may lie beyond the vocabulary: it is replaced before it is looked up.
+        embeds = self.get_input_embeddings()(input_ids.masked_fill(slots, 0))
+        if input_features is None:
+            return embeds, None
+        speech = self.encode_speech(input_features, input_features_mask)
+        placeholders = slots.sum(-1)
+        if not torch.equal(placeholders, speech.lengths.to(placeholders.device)):
+            row = int((placeholders.cpu() != speech.lengths.cpu()).nonzero()[0])
+            raise ValueError(
+                f"clip {row} has {int(placeholders[row])} audio placeholders in its prompt, but the adapter makes "
+                f"{int(speech.lengths[row])} tokens of it: processor and model are not of one checkpoint"
+            )
+        speech_embeds = speech.pooler_output.to(embeds.device, embeds.dtype)
+        return embeds.masked_scatter(slots[..., None], speech_embeds), speech.auxiliary_loss
+
+    def forward(self, input_ids=None, input_features=None, input_features_mask=None, attention_mask=None, position_ids=None, past_key_values=None, inputs_embeds=None, use_cache=None, **kwargs):
+        """Hidden states of the decoder `[B, L, H]` for prompt ids with speech, or for `inputs_embeds`."""
+        if inputs_embeds is None:
+            inputs_embeds, _ = self.embed_prompt(input_ids, input_features, input_features_mask)
+        return self.language_model(
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            use_cache=use_cache,
+            **kwargs,
+        )
+
+
+class SpeechLLMForConditionalGeneration(SpeechGenerationMixin, SpeechLLMPreTrainedModel, GenerationMixin):
+    """A speech recognizer: listens with the encoder, writes with the language model."""
+
+    def __init__(self, config: SpeechLLMConfig, audio_tower=None, causal_lm=None, embedding_rms: float = 1.0):
+        super().__init__(config)
+        causal_lm = causal_lm or AutoModelForCausalLM.from_config(config.text_config)
+        self.model = SpeechLLMModel(config, audio_tower, causal_lm.base_model, embedding_rms)
+        self.lm_head = causal_lm.get_output_embeddings()
+        # The stock class goes on running its own head, because some scale or cap the logits there, each in its
+        # own way. It is not registered: its parts are, as `model.language_model` and `lm_head`.
+        object.__setattr__(self, "causal_lm", causal_lm)
+        self._tied_weights_keys = ties_of(causal_lm, self.lm_head)
+        self.post_init()
+
+    def get_output_embeddings(self):
+        return self.lm_head
+
+    def forward(self, input_ids=None, input_features=None, input_features_mask=None, attention_mask=None, position_ids=None, past_key_values=None, inputs_embeds=None, labels=None, use_cache=None, logits_to_keep=0, **kwargs) -> CausalLMOutputWithPast:
+        """Logits `[B, L, V]`, and the loss where `labels` `[B, L]` are given (-100 is not scored)."""
+        auxiliary_loss = None
+        if inputs_embeds is None:
+            inputs_embeds, auxiliary_loss = self.model.embed_prompt(input_ids, input_features, input_features_mask)
+        outputs = self.causal_lm(
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            use_cache=use_cache,
+            labels=labels,
+            logits_to_keep=logits_to_keep,
+            **kwargs,
+        )
+        if labels is not None and auxiliary_loss is not None:
+            outputs.loss = outputs.loss + auxiliary_loss
+        return outputs
+
+
+def ties_of(causal_lm, head: nn.Module) -> dict[str, str]:
+    """A stock causal model's tied weights, by their names in `SpeechLLMForConditionalGeneration`."""
+    prefix = f"{causal_lm.base_model_prefix}."
+    head_name = next(name for name, module in causal_lm.named_modules() if module is head)
+    return {
+        key.replace(f"{head_name}.", "lm_head.", 1): f"model.language_model.{source.removeprefix(prefix)}"
+        for key, source in causal_lm.all_tied_weights_keys.items()
+    }

@@ -1,0 +1,64 @@
+"""The tensors of an adapter-only checkpoint: found, checked against the model, put in their place."""
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from transformers.utils import cached_file
+
+WEIGHTS = "model.safetensors"
+PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+
+
+def read_tensors(name, fetch: dict, only_check: bool = False) -> dict[str, torch.Tensor]:
+    """The tensors of a checkpoint, sharded or not. Pickled weights are refused, not read."""
+    find = {**fetch, "_raise_exceptions_for_missing_entries": False}
+    single = cached_file(name, WEIGHTS, **find)
+    index = None if single else cached_file(name, f"{WEIGHTS}.index.json", **find)
+    if single is None and index is None:
+        if any(cached_file(name, pickle, **find) for pickle in PICKLES):
+            raise ValueError(f"{name} holds pickled weights, which are never read: save it as {WEIGHTS}")
+        raise OSError(f"{name} holds no {WEIGHTS}")
+    if only_check:
+        return {}
+    if single:
+        return _read(single)
+    shards = sorted(set(json.loads(Path(index).read_text())["weight_map"].values()))
+    return {key: t for shard in shards for key, t in _read(cached_file(name, shard, **fetch)).items()}
+
+
+def _read(path: str) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(path)
+    except Exception as error:
+        raise ValueError(f"{path} is no readable safetensors file ({error})") from error
+
+
+def assign_tensors(model, tensors: dict[str, torch.Tensor], dtype: torch.dtype | None, device, name: str) -> None:
+    """Make `tensors` the trained parts of `model`, in `dtype` or in their own.
+
+    A tensor that is missing, has no place or another shape is an error; nothing is initialized instead.
+    """
+    if not model.can_generate():
+        # Saved by the class with a head, read by the one without.
+        tensors = {key.removeprefix("model."): t for key, t in tensors.items() if not key.startswith("lm_head.")}
+    state = model.state_dict()
+    wanted = {key for key in state if not model.is_base_key(key)}
+    for fault, keys in (("lacks", wanted - set(tensors)), ("has no place for", set(tensors) - set(state))):
+        if keys:
+            more = f" (and {len(keys) - 1} more)" if len(keys) > 1 else ""
+            who = f"checkpoint {name} lacks" if fault == "lacks" else f"the model of {name} has no place for"
+            raise ValueError(f"{who} the tensor {sorted(keys)[0]!r}{more}")
+    for key, tensor in tensors.items():
+        if tensor.shape != state[key].shape:
+            raise ValueError(
+                f"checkpoint {name}: tensor {key!r} has shape {list(tensor.shape)}, the config says {list(state[key].shape)}"
+            )
+    placed = {key: tensor.to(device=state_device(state[key], device), dtype=dtype) for key, tensor in tensors.items()}
+    model.load_state_dict(placed, strict=False, assign=True)
+
+
+def state_device(tensor: torch.Tensor, default) -> torch.device:
+    """Where a tensor goes: beside the base it belongs to, or to `default` while it is only planned."""
+    return default if tensor.is_meta else tensor.device

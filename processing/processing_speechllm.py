@@ -1,0 +1,256 @@
+"""`SpeechLLMProcessor`: audio and text in, model inputs out, text back."""
+
+from importlib import import_module
+
+import numpy as np
+import torch
+from transformers import AutoFeatureExtractor, AutoTokenizer, BatchFeature, ProcessorMixin
+
+from .audio_reading import read_audio
+from .speech_features import extract_features
+from ..configuration.base_resolution import hub_arguments, load_base
+from ..configuration.configuration_prompt import AUDIO_TOKEN, prompt_config
+from ..configuration.configuration_speechllm import SpeechLLMConfig, add_audio_token
+from ..configuration.encoder_specs import encoder_spec
+from ..configuration.speech_lengths import chain_length, check_steps
+from ..configuration.writing import replacing_files
+
+# Shorter clips are followed by silence: no encoder's convolutions reach a frame in less.
+MINIMUM_SECONDS = 0.1
+
+
+class SpeechLLMProcessor(ProcessorMixin):
+    """Feature extractor of the encoder and tokenizer of the decoder, with the prompt and the lengths between them.
+
+    `feature_steps` (samples -> model inputs) and `input_steps` (model inputs -> speech tokens) are chains for
+    `chain_length`; `prompt` holds the fields of `PromptConfig`. `from_bases` fills all of them.
+    """
+
+    def __init__(self, feature_extractor, tokenizer, chat_template=None, prompt=None, feature_steps=None, input_steps=None):
+        add_audio_token(tokenizer)
+        self.audio_token = AUDIO_TOKEN
+        self.audio_token_id = tokenizer.convert_tokens_to_ids(AUDIO_TOKEN)
+        self.prompt = prompt_config(prompt).to_diff_dict()
+        self.feature_steps = feature_steps or []
+        self.input_steps = input_steps or []
+        check_steps(self.feature_steps + self.input_steps)
+        super().__init__(feature_extractor, tokenizer, chat_template=chat_template)
+
+    @classmethod
+    def from_bases(cls, encoder: str, decoder: str, adapter: str = "mlp", bases=None, **fields) -> "SpeechLLMProcessor":
+        """The processor for `SpeechLLMForConditionalGeneration.from_bases` with the same arguments."""
+        # Arguments that say how to load weights concern the model alone.
+        fields = {k: v for k, v in fields.items() if k not in MODEL_ARGUMENTS}
+        config = SpeechLLMConfig.from_bases(encoder, decoder, adapter, bases=bases, **fields)
+        return cls.from_config(config, bases=bases, **hub_arguments(fields))
+
+    @classmethod
+    def from_config(cls, config: SpeechLLMConfig, bases=None, **hub) -> "SpeechLLMProcessor":
+        """The processor of a composed config: its bases' feature extractor and tokenizer."""
+        extractor = load_base(AutoFeatureExtractor.from_pretrained, config.encoder_id, config.encoder_revision, bases, **hub)
+        tokenizer = load_base(AutoTokenizer.from_pretrained, config.decoder_id, config.decoder_revision, bases, **hub)
+        feature_steps = encoder_spec(config.audio_config).feature_steps(extractor)
+        return cls(
+            extractor,
+            tokenizer,
+            prompt=config.prompt_config.to_diff_dict(),
+            feature_steps=feature_steps,
+            input_steps=config.input_steps,
+        )
+
+    @property
+    def sampling_rate(self) -> int:
+        """Samples a second that the encoder wants."""
+        return self.feature_extractor.sampling_rate
+
+    @property
+    def model_input_names(self) -> list[str]:
+        return ["input_ids", "attention_mask", "input_features", "input_features_mask"]
+
+    def num_audio_tokens(self, samples: int) -> int:
+        """Placeholders that a clip of so many samples takes in the prompt."""
+        samples = max(samples, round(MINIMUM_SECONDS * self.sampling_rate))
+        return chain_length(samples, self.feature_steps + self.input_steps)
+
+    def check_matches(self, config) -> None:
+        """Raise `ValueError` if this processor is not the one of a model with this config."""
+        if self.input_steps != config.input_steps:
+            inputs = encoder_spec(config.audio_config).inputs_per_second * 10
+            own, models = chain_length(inputs, self.input_steps), config.speech_tokens(inputs)
+            raise ValueError(
+                f"this processor counts {own} speech tokens for 10 s, the model makes {models}: "
+                "they are not of one checkpoint"
+            )
+        if self.audio_token_id != config.audio_token_id:
+            raise ValueError(
+                f"this processor's audio token is {self.audio_token_id}, the model's {config.audio_token_id}: "
+                "they are not of one checkpoint"
+            )
+
+    def __call__(self, audio=None, text=None, sampling_rate=None, return_tensors="pt", padding_side="left", **kwargs):
+        """Model inputs for clips, for prompts, or for both.
+
+        `audio`: one clip or a list, anything that `read_audio` takes; `sampling_rate`: the rate of bare arrays.
+        `text`: one prompt or a list, each with one audio placeholder for a clip. Without text only features
+        come back, for which the model has a default prompt.
+        """
+        if audio is None and text is None:
+            raise ValueError("nothing to process: pass audio, text or both")
+        data, counts = {}, []
+        if audio is not None:
+            features, mask = self._process_audio(self.read_clips(audio, sampling_rate))
+            data = {"input_features": features, "input_features_mask": mask}
+            counts = chain_length(mask.sum(-1), self.input_steps).tolist()
+        if text is not None:
+            texts = [text] if isinstance(text, str) else list(text)
+            texts = self._with_placeholders(texts, counts)
+            data |= self._pad([self._ids(prompt) for prompt in texts], padding_side)
+        return BatchFeature(data, tensor_type=return_tensors)
+
+    def read_clips(self, audio, sampling_rate=None) -> list[np.ndarray]:
+        """One clip or a list of clips as float32 waveforms at the encoder's rate."""
+        clips = audio if is_batch(audio) else [audio]
+        return [read_audio(clip, self.sampling_rate, sampling_rate) for clip in clips]
+
+    def _process_audio(self, waveforms: list[np.ndarray], **kwargs) -> tuple[torch.Tensor, torch.Tensor]:
+        shortest = round(MINIMUM_SECONDS * self.sampling_rate)
+        padded = [np.pad(w, (0, shortest - len(w))) if len(w) < shortest else w for w in waveforms]
+        return extract_features(self.feature_extractor, padded)
+
+    def _with_placeholders(self, texts: list[str], counts: list[int]) -> list[str]:
+        """Widen each text's audio slot to as many placeholders as its clip has tokens."""
+        slots = sum(text.count(AUDIO_TOKEN) for text in texts)
+        if slots != len(counts):
+            raise ValueError(f"{len(counts)} clips for {slots} audio slots ({AUDIO_TOKEN}) in the text")
+        remaining = iter(counts)
+        widened = []
+        for text in texts:
+            head, *parts = text.split(AUDIO_TOKEN)
+            widened.append(head + "".join(AUDIO_TOKEN * next(remaining) + part for part in parts))
+        return widened
+
+    def _ids(self, text: str) -> list[int]:
+        # The prompt is rendered whole, specials included: the tokenizer adds none.
+        return self.tokenizer(text, add_special_tokens=False).input_ids
+
+    def _pad(self, rows: list[list[int]], side: str, labels: list[list[int]] | None = None) -> dict[str, torch.Tensor]:
+        size = max(map(len, rows))
+
+        def padded(values: list[list[int]], filler: int) -> torch.Tensor:
+            fill = [[filler] * (size - len(row)) for row in values]
+            both = zip(fill, values, strict=True) if side == "left" else zip(values, fill, strict=True)
+            return torch.tensor([first + second for first, second in both])
+
+        data = {
+            "input_ids": padded(rows, self.tokenizer.pad_token_id),
+            "attention_mask": padded([[1] * len(row) for row in rows], 0),
+        }
+        return data if labels is None else {**data, "labels": padded(labels, -100)}
+
+    def apply_transcription_request(
+        self, audio, language=None, prompt=None, task="transcribe", sampling_rate=None, return_tensors="pt"
+    ) -> BatchFeature:
+        """Inputs for `model.generate`: each clip in the prompt of its task.
+
+        `language`, `prompt` (words that may occur) and `task` are one for all clips or a list, one a clip.
+        """
+        clips = self.read_clips(audio, sampling_rate)
+        texts = self._requests(len(clips), language, prompt, task)
+        return self(audio=clips, text=texts, return_tensors=return_tensors)
+
+    def apply_training_request(self, audio, target, language=None, prompt=None, task="transcribe", sampling_rate=None):
+        """Inputs and labels for training: the same prompts, then each clip's `target` and the end token.
+
+        Labels are -100 on prompt, speech and padding; rows are padded on the right.
+        """
+        clips = self.read_clips(audio, sampling_rate)
+        targets = [target] if isinstance(target, str) else list(target)
+        features, mask = self._process_audio(clips)
+        counts = chain_length(mask.sum(-1), self.input_steps).tolist()
+        prompts = [
+            self._ids(text) for text in self._with_placeholders(self._requests(len(clips), language, prompt, task), counts)
+        ]
+        answers = [self._ids(answer) + [self.tokenizer.eos_token_id] for answer in targets]
+        rows = [before + after for before, after in zip(prompts, answers, strict=True)]
+        labels = [[-100] * len(before) + after for before, after in zip(prompts, answers, strict=True)]
+        data = self._pad(rows, "right", labels)
+        return BatchFeature({**data, "input_features": features, "input_features_mask": mask})
+
+    def _requests(self, count: int, language, prompt, task) -> list[str]:
+        def each(value):
+            return value if isinstance(value, (list, tuple)) else [value] * count
+
+        layout = prompt_config(self.prompt)
+        slots = zip(each(language), each(prompt), each(task), strict=True)
+        texts = [
+            layout.render(self.tokenizer, language=one, context=words, task=kind or "transcribe") for one, words, kind in slots
+        ]
+        if len(texts) != count:
+            raise ValueError(f"{len(texts)} languages, prompts or tasks for {count} clips")
+        return texts
+
+    def apply_chat_template(self, conversation, chat_template=None, tokenize=True, add_generation_prompt=True, **kwargs):
+        """A conversation, or a list of them, whose messages may hold audio, as text or as model inputs.
+
+        A message's content is text or a list of `{"type": "text", "text": ...}` and
+        `{"type": "audio", "audio" | "path" | "url": ...}`.
+        """
+        conversations = [conversation] if isinstance(conversation[0], dict) else conversation
+        kwargs.setdefault("enable_thinking", False)
+        kwargs = {name: value for name, value in kwargs.items() if name not in ("return_dict", "processor_kwargs")}
+        return_tensors, clips, texts = kwargs.pop("return_tensors", "pt"), [], []
+        for turns in conversations:
+            messages = [{**turn, "content": _flatten_content(turn["content"], clips)} for turn in turns]
+            if chat_template or self.tokenizer.chat_template:
+                text = self.tokenizer.apply_chat_template(
+                    messages,
+                    chat_template=chat_template,
+                    tokenize=False,
+                    add_generation_prompt=add_generation_prompt,
+                    **kwargs,
+                )
+            else:
+                text = "\n".join(message["content"] for message in messages) + "\n"
+            texts.append(text)
+        if not tokenize:
+            return texts[0] if isinstance(conversation[0], dict) else texts
+        return self(audio=clips or None, text=texts, return_tensors=return_tensors)
+
+    def decode(self, *args, skip_special_tokens: bool = True, **kwargs):
+        """Text of ids `[N]` or `[B, N]`, without special tokens."""
+        return self.tokenizer.decode(*args, skip_special_tokens=skip_special_tokens, **kwargs)
+
+    batch_decode = decode
+
+    def save_pretrained(self, save_directory, push_to_hub: bool = False, **kwargs):
+        """As the stock method; also writes the code that loads the processor where the package is not installed."""
+        if push_to_hub:
+            return self.push_to_hub(kwargs.pop("repo_id", str(save_directory)), **kwargs)
+        with replacing_files(save_directory) as folder:
+            super().save_pretrained(folder, **kwargs)
+            if self._auto_class is None:
+                import_module(f"{__name__.split('.')[0]}.remote_code").export_remote_code(folder)
+        return None
+
+
+# Arguments of the model's `from_bases` that a processor has no use for.
+MODEL_ARGUMENTS = ("dtype", "torch_dtype", "device_map", "quantization_config", "attn_implementation", "max_memory")
+
+
+def is_batch(audio) -> bool:
+    """Whether `audio` is a list of clips, and not one clip given as a list of samples."""
+    return isinstance(audio, (list, tuple)) and not (len(audio) > 0 and isinstance(audio[0], (int, float)))
+
+
+def _flatten_content(content, clips: list) -> str:
+    """A message's content as text with audio slots; its audio is appended to `clips`."""
+    if isinstance(content, str):
+        return content
+    texts = []
+    for part in content:
+        if part["type"] == "audio":
+            clips.append(next(part[key] for key in ("audio", "path", "url") if key in part))
+            texts.append(AUDIO_TOKEN)
+        else:
+            texts.append(part["text"])
+    return "".join(texts)

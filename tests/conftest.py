@@ -1,0 +1,67 @@
+"""Shared: tiny bases on disk once a run, models and processors composed of them, clips of sound."""
+
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+sys.path.insert(0, str(Path(__file__).parent))
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+import torch  # noqa: E402
+from tiny_bases import DECODERS, ENCODER_NAMES, save_decoder, save_encoder  # noqa: E402
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def bases(tmp_path_factory) -> Path:
+    """A folder of bases: `tiny--whisper`, `tiny--llama`, ... one for every family."""
+    root = tmp_path_factory.mktemp("bases")
+    for name in ENCODER_NAMES:
+        save_encoder(name, root / f"tiny--{name}")
+    for name in DECODERS:
+        save_decoder(name, root / f"tiny--{name}")
+    return root
+
+
+# Small enough for tests; the encoders' width is 32 as well.
+TINY_ADAPTERS = {
+    "mlp": {"stack_factor": 4, "hidden_size": 16},
+    "prefix": {"num_prefix_tokens": 4, "num_attention_heads": 4, "intermediate_size": 32},
+    "transformer": {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 32, "stack_factor": 4},
+    "conv": {"hidden_size": 16},
+    "qformer": {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4},
+    "moe": {"hidden_size": 16},
+}
+
+
+@pytest.fixture(scope="session")
+def compose(bases):
+    """`compose(encoder, decoder, adapter, **fields)` -> `(model, processor)` of tiny bases."""
+    from speechllm import SpeechLLMForConditionalGeneration, SpeechLLMProcessor
+
+    def build(encoder="whisper", decoder="llama_tied", adapter="mlp", **fields):
+        torch.manual_seed(7)
+        arguments = {**TINY_ADAPTERS[adapter], **fields}
+        names = (f"tiny/{encoder}", f"tiny/{decoder}", adapter)
+        model = SpeechLLMForConditionalGeneration.from_bases(*names, bases=bases, **arguments)
+        return model, SpeechLLMProcessor.from_bases(*names, bases=bases, **arguments)
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def clips() -> list[np.ndarray]:
+    """Six clips of .3 to 4 s at 16 kHz: tones that glide, in noise; none like another."""
+    generator = np.random.default_rng(3)
+    return [glide(seconds, generator) for seconds in (0.3, 0.9, 1.7, 2.2, 3.1, 4.0)]
+
+
+def glide(seconds: float, generator: np.random.Generator) -> np.ndarray:
+    """A gliding tone in noise, `[seconds * 16000]`."""
+    time = np.arange(int(seconds * 16000)) / 16000
+    start, end = generator.uniform(100, 3000, size=2)
+    phase = 2 * np.pi * (start * time + (end - start) * time**2 / (2 * seconds))
+    return (0.3 * np.sin(phase) + 0.05 * generator.standard_normal(len(time))).astype(np.float32)
