@@ -20,7 +20,7 @@ def hub_arguments(arguments: dict) -> dict:
 
 
 def folder_name(base_id: str) -> str:
-    """"openai/whisper-base" -> "openai--whisper-base"; a path gives its last part."""
+    """ "openai/whisper-base" -> "openai--whisper-base"; a path gives its last part."""
     return Path(base_id).name if os.path.isabs(base_id) else base_id.strip("./").replace("/", "--")
 
 
@@ -77,5 +77,7 @@ def base_config(base_id: str, revision: str | None = None, bases=None, **hub):
 
 def commit_of(base_id: str, revision: str | None, hub: dict) -> str | None:
     """The commit behind a branch or tag, read from the cache entry that the config was just loaded from."""
-    cached = try_to_load_from_cache(base_id, "config.json", cache_dir=hub.get("cache_dir"), revision=revision or "main")
+    cached = try_to_load_from_cache(
+        base_id, "config.json", cache_dir=hub.get("cache_dir"), revision=revision or "main"
+    )
     return Path(cached).parent.name if isinstance(cached, str) else None

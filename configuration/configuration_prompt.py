@@ -77,7 +77,7 @@ def starts_with_bos(tokenizer) -> bool:
 
 
 def language_name(language: str) -> str:
-    """"it" -> "Italian"; what is no known code is taken as a name."""
+    """ "it" -> "Italian"; what is no known code is taken as a name."""
     return LANGUAGES.get(language.lower(), language).title()
 
 

@@ -63,7 +63,9 @@ class SpeechLLMConfig(StrictConfig):
     def validate_bases(self):
         encoder_spec(self.audio_config)
         if getattr(self.text_config, "is_encoder_decoder", False):
-            raise ValueError(f"the decoder must be a causal language model, not {self.text_config.model_type}")
+            raise ValueError(
+                f"the decoder must be a causal language model, not {self.text_config.model_type}"
+            )
         if bool(self.encoder_id) != bool(self.decoder_id):
             raise ValueError("encoder_id and decoder_id are named together or not at all")
 
@@ -82,7 +84,10 @@ class SpeechLLMConfig(StrictConfig):
     @property
     def input_steps(self) -> LengthSteps:
         """Model inputs (mel frames, samples) -> speech tokens."""
-        return encoder_spec(self.audio_config).frame_steps(self.audio_config) + self.adapter_config.length_steps()
+        return (
+            encoder_spec(self.audio_config).frame_steps(self.audio_config)
+            + self.adapter_config.length_steps()
+        )
 
     def encoder_frames(self, inputs):
         """Frames the encoder makes of so many model inputs; `int` or tensor."""
@@ -101,7 +106,9 @@ class SpeechLLMConfig(StrictConfig):
         return output
 
     @classmethod
-    def from_bases(cls, encoder: str, decoder: str, adapter: str = "mlp", bases=None, **fields) -> "SpeechLLMConfig":
+    def from_bases(
+        cls, encoder: str, decoder: str, adapter: str = "mlp", bases=None, **fields
+    ) -> "SpeechLLMConfig":
         """Compose a config from two base models, by id or folder, and the name of an adapter.
 
         `fields` may be the adapter's ("stack_factor"), this config's ("output_norm", "encoder_revision"), or
@@ -110,7 +117,9 @@ class SpeechLLMConfig(StrictConfig):
         hub = hub_arguments(fields)
         fields = {name: value for name, value in fields.items() if name not in hub}
         adapter_config = adapter_config_from({"model_type": adapter})
-        refuse_unknown(f"a model with adapter {adapter!r}", fields, cls.own_fields() | adapter_config.own_fields())
+        refuse_unknown(
+            f"a model with adapter {adapter!r}", fields, cls.own_fields() | adapter_config.own_fields()
+        )
         own = {name: fields.pop(name) for name in list(fields) if name in cls.own_fields()}
         audio, own["encoder_revision"] = base_config(encoder, own.get("encoder_revision"), bases, **hub)
         text, own["decoder_revision"] = base_config(decoder, own.get("decoder_revision"), bases, **hub)
@@ -122,7 +131,9 @@ class SpeechLLMConfig(StrictConfig):
             decoder_id=decoder,
             **own,
         )
-        config.set_tokens(load_base(AutoTokenizer.from_pretrained, decoder, config.decoder_revision, bases, **hub))
+        config.set_tokens(
+            load_base(AutoTokenizer.from_pretrained, decoder, config.decoder_revision, bases, **hub)
+        )
         return config
 
     def set_tokens(self, tokenizer) -> None:
@@ -138,7 +149,9 @@ class SpeechLLMConfig(StrictConfig):
 def add_audio_token(tokenizer) -> None:
     """Give a tokenizer the placeholder for speech and, if it has none, a padding token."""
     if AUDIO_TOKEN not in tokenizer.get_vocab():
-        tokenizer.add_special_tokens({"extra_special_tokens": [AUDIO_TOKEN]}, replace_extra_special_tokens=False)
+        tokenizer.add_special_tokens(
+            {"extra_special_tokens": [AUDIO_TOKEN]}, replace_extra_special_tokens=False
+        )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token or AUDIO_TOKEN
 
@@ -157,7 +170,10 @@ def _shipped_with_every_checkpoint():
 
 def _name_in_stock_tables() -> None:
     # `transformers serve` and the stock pipelines look these names up before they look at a class.
-    for table in (modeling_auto.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES, modeling_auto.MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES):
+    for table in (
+        modeling_auto.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES,
+        modeling_auto.MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES,
+    ):
         table.setdefault(SpeechLLMConfig.model_type, "SpeechLLMForConditionalGeneration")
 
 

@@ -7,9 +7,23 @@ from transformers import GenerationConfig, PreTrainedConfig
 
 # What transformers itself passes through a config's constructor, besides the declared fields.
 STOCK_KEYS = frozenset(
-    "model_type auto_map custom_pipelines attn_implementation experts_implementation output_attentions "
-    "name_or_path _name_or_path _commit_hash torch_dtype num_labels quantization_config "
-    "_attn_implementation_internal _experts_implementation_internal transformers_weights".split()
+    [
+        "model_type",
+        "auto_map",
+        "custom_pipelines",
+        "attn_implementation",
+        "experts_implementation",
+        "output_attentions",
+        "name_or_path",
+        "_name_or_path",
+        "_commit_hash",
+        "torch_dtype",
+        "num_labels",
+        "quantization_config",
+        "_attn_implementation_internal",
+        "_experts_implementation_internal",
+        "transformers_weights",
+    ]
 )
 
 

@@ -25,7 +25,10 @@ class EncoderSpec:
 
 
 def _waveform_steps(config) -> LengthSteps:
-    return [["conv", kernel, stride, 0] for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True)]
+    return [
+        ["conv", kernel, stride, 0]
+        for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True)
+    ]
 
 
 # log-mel: one input a hop, counted as Whisper's extractor counts (its last, half-empty frame is dropped).
@@ -51,7 +54,10 @@ ENCODER_SPECS: dict[str, EncoderSpec] = {
     "wavlm": _WAVEFORM,
     "speecht5": _WAVEFORM,
     "wav2vec2-bert": EncoderSpec(
-        feature_steps=lambda extractor: [["conv", 400, 160, 0], ["conv", extractor.stride, extractor.stride, 0]],
+        feature_steps=lambda extractor: [
+            ["conv", 400, 160, 0],
+            ["conv", extractor.stride, extractor.stride, 0],
+        ],
         frame_steps=lambda config: [],
         width=lambda config: config.hidden_size,
         time_axis=1,
@@ -66,5 +72,7 @@ def encoder_spec(audio_config) -> EncoderSpec:
     if kind not in ENCODER_SPECS:
         raise ValueError(f"no encoder of type {kind!r}; {suggest(kind, ENCODER_SPECS)}")
     if getattr(audio_config, "add_adapter", False):
-        raise ValueError(f"this {kind} has a down-sampling adapter of its own (add_adapter): use a base without it")
+        raise ValueError(
+            f"this {kind} has a down-sampling adapter of its own (add_adapter): use a base without it"
+        )
     return ENCODER_SPECS[kind]

@@ -14,20 +14,30 @@ import torch
 from transformers import AutoModel, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 from transformers.utils import logging
 
+from ..configuration.base_resolution import hub_arguments, load_base
+from ..configuration.configuration_speechllm import SpeechLLMConfig
+from ..configuration.configuration_strict import refuse_unknown
+from ..configuration.writing import replacing_files
 from .embedding_scale import embedding_rms
 from .encoders.encoder_table import ENCODERS
 from .trained_tensors import assign_tensors, read_tensors
-from ..configuration.base_resolution import hub_arguments, load_base
-from ..configuration.configuration_strict import refuse_unknown
-from ..configuration.configuration_speechllm import SpeechLLMConfig
-from ..configuration.writing import replacing_files
 
 # What the Auto classes and pipelines pass along; none of it concerns a model with referenced bases.
 IGNORED_ARGUMENTS = frozenset(
-    "_from_auto _from_pipeline _commit_hash adapter_kwargs trust_remote_code use_safetensors low_cpu_mem_usage "
-    "weights_only".split()
+    [
+        "_from_auto",
+        "_from_pipeline",
+        "_commit_hash",
+        "adapter_kwargs",
+        "trust_remote_code",
+        "use_safetensors",
+        "low_cpu_mem_usage",
+        "weights_only",
+    ]
 )
-OWN_ARGUMENTS = frozenset("dtype torch_dtype device_map quantization_config attn_implementation max_memory".split())
+OWN_ARGUMENTS = frozenset(
+    ["dtype", "torch_dtype", "device_map", "quantization_config", "attn_implementation", "max_memory"]
+)
 SPREADING = ("auto", "balanced", "balanced_low_0", "sequential")
 
 
@@ -46,7 +56,9 @@ class CheckpointMixin:
         own = {name: arguments.pop(name) for name in list(arguments) if name in OWN_ARGUMENTS}
         config = SpeechLLMConfig.from_bases(encoder, decoder, adapter, bases=bases, **arguments)
         tower, decoder_model = load_bases(cls, config, bases, {**hub_arguments(arguments), **own})
-        rms = embedding_rms(decoder_model.get_input_embeddings(), config.text_config.get_text_config().vocab_size)
+        rms = embedding_rms(
+            decoder_model.get_input_embeddings(), config.text_config.get_text_config().vocab_size
+        )
         model = cls(config, tower, decoder_model, embedding_rms=rms)
         model.speech_model.adapter.to(device=tower.device, dtype=torch.float32)
         model.speech_model.speech_norm.to(device=tower.device, dtype=torch.float32)
@@ -55,13 +67,24 @@ class CheckpointMixin:
         return model.finish_loading(own.get("device_map"))
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, *args, config=None, bases=None, output_loading_info=False, **kwargs):
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path,
+        *args,
+        config=None,
+        bases=None,
+        output_loading_info=False,
+        **kwargs,
+    ):
         """As the stock method. `bases`: a folder with the frozen bases, for a checkpoint that references them.
 
         Tensors that are missing, left over or of another shape are an error, never a fresh initialization.
         """
         name = pretrained_model_name_or_path
-        fetch = {**hub_arguments(kwargs), **{k: kwargs[k] for k in ("revision", "subfolder") if kwargs.get(k)}}
+        fetch = {
+            **hub_arguments(kwargs),
+            **{k: kwargs[k] for k in ("revision", "subfolder") if kwargs.get(k)},
+        }
         if config is None:
             overrides = {k: v for k, v in kwargs.items() if k in SpeechLLMConfig.own_fields()}
             config = cls.config_class.from_pretrained(name, **fetch, **overrides)
@@ -76,7 +99,11 @@ class CheckpointMixin:
     @classmethod
     def _load_around_bases(cls, name, config, bases, fetch: dict, kwargs: dict):
         rest = set(kwargs) - set(fetch) - IGNORED_ARGUMENTS
-        refuse_unknown("from_pretrained", {k for k in rest if kwargs[k] is not None}, OWN_ARGUMENTS | cls.config_class.own_fields())
+        refuse_unknown(
+            "from_pretrained",
+            {k for k in rest if kwargs[k] is not None},
+            OWN_ARGUMENTS | cls.config_class.own_fields(),
+        )
         own = {k: v for k, v in kwargs.items() if k in OWN_ARGUMENTS and v is not None}
         # First what is small and may be wrong, then gigabytes.
         tensors = read_tensors(name, fetch)
@@ -95,19 +122,32 @@ class CheckpointMixin:
         dtype = explicit_dtype(kwargs)
         parts = part_dtypes(config)
         kwargs = {k: v for k, v in kwargs.items() if k not in ("torch_dtype", "dtype")}
-        kwargs.update(fetch, dtype=dtype or max(parts.values(), key=lambda d: d.itemsize), use_safetensors=True)
+        kwargs.update(
+            fetch, dtype=dtype or max(parts.values(), key=lambda d: d.itemsize), use_safetensors=True
+        )
         read_tensors(name, fetch, only_check=True)
         model, info = super().from_pretrained(name, *args, config=config, output_loading_info=True, **kwargs)
-        faults = {k: sorted(info[k])[:1] for k in ("missing_keys", "unexpected_keys", "mismatched_keys") if info.get(k)}
+        faults = {
+            k: sorted(info[k])[:1]
+            for k in ("missing_keys", "unexpected_keys", "mismatched_keys")
+            if info.get(k)
+        }
         headless = cls.__name__.endswith("Model")
-        if headless and set(faults) == {"unexpected_keys"} and all("lm_head" in k for k in info["unexpected_keys"]):
+        if (
+            headless
+            and set(faults) == {"unexpected_keys"}
+            and all("lm_head" in k for k in info["unexpected_keys"])
+        ):
             faults = {}
         if faults:
             raise ValueError(f"checkpoint {name} does not fit its config: {faults}")
         if dtype is None:
             # The stock loader knows one dtype a model; every part goes back to the one it was saved in.
             for part, part_dtype in parts.items():
-                getattr(model.speech_model, part).to(part_dtype)
+                # Not `module.to`: it would also round buffers that are computed, such as rotary frequencies.
+                for tensor in getattr(model.speech_model, part).state_dict(keep_vars=True).values():
+                    if tensor.is_floating_point():
+                        tensor.data = tensor.data.to(part_dtype)
         return model.finish_loading(None)
 
     def finish_loading(self, device_map):
@@ -123,17 +163,25 @@ class CheckpointMixin:
         trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
         return {name for name in self.state_dict() if self.is_base_key(name) and name not in trained}
 
-    def save_pretrained(self, save_directory, include_bases: bool = False, state_dict=None, push_to_hub=False, **kwargs):
+    def save_pretrained(
+        self, save_directory, include_bases: bool = False, state_dict=None, push_to_hub=False, **kwargs
+    ):
         """Write what was trained, the config, and the code that loads it; with `include_bases` the bases too.
 
         Files are written beside their place and renamed into it: an interrupted save leaves the old checkpoint.
         """
         if push_to_hub:
-            options = {k: v for k, v in kwargs.items() if k in ("commit_message", "private", "token", "revision", "create_pr")}
+            options = {
+                k: v
+                for k, v in kwargs.items()
+                if k in ("commit_message", "private", "token", "revision", "create_pr")
+            }
             return self.push_to_hub(kwargs.get("repo_id", Path(save_directory).name), **options)
         include_bases = include_bases or not self.config.references_bases
         if include_bases and any(getattr(m, "hf_quantizer", None) for m in self.modules()):
-            raise ValueError("quantized bases can't be written out: load the model without quantization_config first")
+            raise ValueError(
+                "quantized bases can't be written out: load the model without quantization_config first"
+            )
         state = state_dict if state_dict is not None else self.state_dict()
         # The stock method drops these names from whatever state dict it is given.
         self._keys_to_ignore_on_save = set() if include_bases else self.untrained_keys()
@@ -149,7 +197,9 @@ class CheckpointMixin:
         config, before = self.config, self.config.bases_included
         config.bases_included = include_bases and bool(config.encoder_id)
         for part, sub_config in part_configs(config).items():
-            sub_config.dtype = next(p.dtype for p in getattr(self.speech_model, part).parameters() if p.is_floating_point())
+            sub_config.dtype = next(
+                p.dtype for p in getattr(self.speech_model, part).parameters() if p.is_floating_point()
+            )
         try:
             yield
         finally:
@@ -158,7 +208,11 @@ class CheckpointMixin:
 
 def part_configs(config) -> dict:
     """The sub-config that records each part's dtype."""
-    return {"audio_tower": config.audio_config, "language_model": config.text_config, "adapter": config.adapter_config}
+    return {
+        "audio_tower": config.audio_config,
+        "language_model": config.text_config,
+        "adapter": config.adapter_config,
+    }
 
 
 def part_dtypes(config) -> dict[str, torch.dtype]:
@@ -181,7 +235,9 @@ def load_bases(cls, config, bases, arguments: dict) -> tuple[PreTrainedModel, Pr
     dtype, device_map = explicit_dtype(arguments), arguments.get("device_map")
     quantization = arguments.get("quantization_config")
     attention = arguments.get("attn_implementation")
-    attention = attention if isinstance(attention, dict) else {"text_config": attention, "audio_config": attention}
+    attention = (
+        attention if isinstance(attention, dict) else {"text_config": attention, "audio_config": attention}
+    )
 
     def options(slot: str, sub_config) -> dict:
         chosen = {
@@ -196,7 +252,11 @@ def load_bases(cls, config, bases, arguments: dict) -> tuple[PreTrainedModel, Pr
 
     decoder_class = AutoModelForCausalLM if cls.can_generate() else AutoModel
     decoder = load_base(
-        decoder_class.from_pretrained, config.decoder_id, config.decoder_revision, bases, **options("text_config", config.text_config)
+        decoder_class.from_pretrained,
+        config.decoder_id,
+        config.decoder_revision,
+        bases,
+        **options("text_config", config.text_config),
     )
     tower_class = ENCODERS[config.audio_config.model_type]
     tower_options = options("audio_config", config.audio_config)

@@ -6,8 +6,8 @@ import math
 import torch
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
-from .greedy_rows import LoopDetector, decode_greedy_rows
 from ..configuration.encoder_specs import encoder_spec
+from .greedy_rows import LoopDetector, decode_greedy_rows
 
 # What the row-dropping greedy loop does not do; any of these leaves decoding to the stock loops.
 STOCK_LOOP_FIELDS = ("output_scores", "output_logits", "output_attentions", "output_hidden_states")
@@ -27,7 +27,9 @@ class RowBudget(StoppingCriteria):
         self.budgets = budgets.repeat_interleave(beams)
 
     def __call__(self, input_ids, scores, **kwargs) -> torch.Tensor:
-        budgets = self.budgets if len(self.budgets) == len(input_ids) else self.budgets.max().expand(len(input_ids))
+        budgets = (
+            self.budgets if len(self.budgets) == len(input_ids) else self.budgets.max().expand(len(input_ids))
+        )
         return input_ids.shape[1] >= budgets.to(input_ids.device)
 
 
@@ -55,13 +57,17 @@ class SpeechGenerationMixin:
         else:
             inputs = input_features_mask.sum(-1)
         if self.config.prompt_ids is None:
-            raise ValueError("this model has no default prompt: pass input_ids, or call config.set_tokens(tokenizer)")
+            raise ValueError(
+                "this model has no default prompt: pass input_ids, or call config.set_tokens(tokenizer)"
+            )
         cut = self.config.prompt_ids.index(-1)
         before, after = self.config.prompt_ids[:cut], self.config.prompt_ids[cut + 1 :]
         counts = self.config.speech_tokens(inputs).tolist()
         rows = [before + [self.config.audio_token_id] * count + after for count in counts]
         longest = max(map(len, rows))
-        ids = torch.tensor([[self.config.pad_token_id or 0] * (longest - len(row)) + row for row in rows], device=device)
+        ids = torch.tensor(
+            [[self.config.pad_token_id or 0] * (longest - len(row)) + row for row in rows], device=device
+        )
         mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=device)
         return ids, mask
 
@@ -80,7 +86,12 @@ class SpeechGenerationMixin:
         input_ids = inputs if input_ids is None else input_ids
         if input_ids is not None and input_ids.is_floating_point():
             # The stock recognition pipeline passes features under the name of the main input.
-            input_ids, input_features, input_features_mask, attention_mask = None, input_ids, attention_mask, None
+            input_ids, input_features, input_features_mask, attention_mask = (
+                None,
+                input_ids,
+                attention_mask,
+                None,
+            )
         prompt = input_ids if labels is None else None
         if inputs_embeds is None:
             if input_ids is None:
@@ -106,14 +117,25 @@ class SpeechGenerationMixin:
         """Choose the loop: the one that drops finished rows where it can, the stock ones with criteria elsewhere."""
         setting = {**self.generation_config.to_dict(), **settings, **kwargs}
         beams = setting.get("num_beams") or 1
-        special = [name for name in ("streamer", "assistant_model", "synced_gpus", "custom_generate") if kwargs.get(name)]
+        special = [
+            name
+            for name in ("streamer", "assistant_model", "synced_gpus", "custom_generate")
+            if kwargs.get(name)
+        ]
         special += [name for name in STOCK_LOOP_FIELDS if setting.get(name)]
-        if beams == 1 and not setting.get("do_sample") and not special and not setting.get("cache_implementation"):
+        if (
+            beams == 1
+            and not setting.get("do_sample")
+            and not special
+            and not setting.get("cache_implementation")
+        ):
             kwargs["custom_generate"], kwargs["token_budgets"] = decode_greedy_rows, budgets
             return
         criteria = StoppingCriteriaList(kwargs.pop("stopping_criteria", None) or [])
         copies = beams * (setting.get("num_return_sequences") or 1) if beams == 1 else beams
-        kwargs["stopping_criteria"] = StoppingCriteriaList([*criteria, RowBudget(budgets, copies), LoopCriterion()])
+        kwargs["stopping_criteria"] = StoppingCriteriaList(
+            [*criteria, RowBudget(budgets, copies), LoopCriterion()]
+        )
 
     def _embed(self, input_ids, attention_mask, labels, input_features, input_features_mask):
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask

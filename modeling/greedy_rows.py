@@ -150,4 +150,6 @@ class _GreedyRows:
         ids = self.ids[:, : self.written]
         if not as_dict:
             return ids
-        return SpeechGenerateOutput(sequences=ids, token_logprobs=self.logprobs[:, : self.written], looped=self.looped)
+        return SpeechGenerateOutput(
+            sequences=ids, token_logprobs=self.logprobs[:, : self.written], looped=self.looped
+        )

@@ -10,14 +10,14 @@ from torch import nn
 from transformers import AutoModel, AutoModelForCausalLM, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling, CausalLMOutputWithPast
 
+from ..configuration.configuration_speechllm import SpeechLLMConfig
+from ..configuration.encoder_specs import encoder_spec
 from .adapters.adapter_table import build_adapter
 from .checkpoint_speechllm import CheckpointMixin
 from .embedding_scale import EmbeddingScale
 from .encoders.encoder_table import ENCODERS
 from .generation_speechllm import SpeechGenerationMixin
 from .lora_layers import LoraLinear, add_lora, is_lora_key
-from ..configuration.configuration_speechllm import SpeechLLMConfig
-from ..configuration.encoder_specs import encoder_spec
 
 # Parts of SpeechLLMModel that are bases, frozen unless a user thaws them.
 BASE_PARTS = ("audio_tower", "language_model")
@@ -92,7 +92,9 @@ class SpeechLLMPreTrainedModel(CheckpointMixin, PreTrainedModel):
     def set_input_embeddings(self, value):
         self.speech_model.language_model.set_input_embeddings(value)
 
-    def get_audio_features(self, input_features, input_features_mask=None, **kwargs) -> BaseModelOutputWithPooling:
+    def get_audio_features(
+        self, input_features, input_features_mask=None, **kwargs
+    ) -> BaseModelOutputWithPooling:
         """Speech as the decoder's embeddings.
 
         `input_features`: `[B, mel, T]`, `[B, T, D]` or `[B, samples]`, as the encoder wants; mask `[B, T]`.
@@ -105,13 +107,19 @@ class SpeechLLMPreTrainedModel(CheckpointMixin, PreTrainedModel):
 class SpeechLLMModel(SpeechLLMPreTrainedModel):
     """Encoder, adapter and the decoder without its head."""
 
-    def __init__(self, config: SpeechLLMConfig, audio_tower=None, language_model=None, embedding_rms: float = 1.0):
+    def __init__(
+        self, config: SpeechLLMConfig, audio_tower=None, language_model=None, embedding_rms: float = 1.0
+    ):
         super().__init__(config)
         text_width = config.text_config.get_text_config().hidden_size
         self.audio_tower = audio_tower or ENCODERS[config.audio_config.model_type](config.audio_config)
         self.language_model = language_model or AutoModel.from_config(config.text_config)
-        self.adapter = build_adapter(config.adapter_config, encoder_spec(config.audio_config).width(config.audio_config), text_width)
-        self.speech_norm = EmbeddingScale(text_width, embedding_rms) if config.output_norm == "rms" else nn.Identity()
+        self.adapter = build_adapter(
+            config.adapter_config, encoder_spec(config.audio_config).width(config.audio_config), text_width
+        )
+        self.speech_norm = (
+            EmbeddingScale(text_width, embedding_rms) if config.output_norm == "rms" else nn.Identity()
+        )
         lora = config.lora_config or {}
         for slot, base in (("encoder", self.audio_tower), ("decoder", self.language_model)):
             if slot in lora:
@@ -120,14 +128,17 @@ class SpeechLLMModel(SpeechLLMPreTrainedModel):
 
     def encode_speech(self, input_features, input_features_mask=None) -> BaseModelOutputWithPooling:
         """See `get_audio_features`."""
-        time = input_features.shape[encoder_spec(self.config.audio_config).time_axis]
+        spec = encoder_spec(self.config.audio_config)
         if input_features_mask is None:
-            lengths = torch.full((len(input_features),), time, device=input_features.device)
+            size = input_features.shape[spec.time_axis]
+            lengths = torch.full((len(input_features),), size, device=input_features.device)
         else:
             lengths = input_features_mask.sum(-1).long()
-        maximum = encoder_spec(self.config.audio_config).max_inputs(self.config.audio_config)
-        if maximum and time > maximum:
-            raise ValueError(f"a clip has {time} feature frames, but this encoder has positions for {maximum}")
+        maximum = spec.max_inputs(self.config.audio_config)
+        if maximum and int(lengths.max()) > maximum:
+            raise ValueError(
+                f"a clip has {int(lengths.max())} feature frames; this encoder has positions for {maximum}"
+            )
         with torch.set_grad_enabled(torch.is_grad_enabled() and self._encoder_trains()):
             padding = self.config.encoder_padding == "max_length"
             states = self.audio_tower(input_features, lengths, pad_to_maximum=padding).last_hidden_state
@@ -164,7 +175,18 @@ class SpeechLLMModel(SpeechLLMPreTrainedModel):
         speech_embeds = speech.pooler_output.to(embeds.device, embeds.dtype)
         return embeds.masked_scatter(slots[..., None], speech_embeds), speech.auxiliary_loss
 
-    def forward(self, input_ids=None, input_features=None, input_features_mask=None, attention_mask=None, position_ids=None, past_key_values=None, inputs_embeds=None, use_cache=None, **kwargs):
+    def forward(
+        self,
+        input_ids=None,
+        input_features=None,
+        input_features_mask=None,
+        attention_mask=None,
+        position_ids=None,
+        past_key_values=None,
+        inputs_embeds=None,
+        use_cache=None,
+        **kwargs,
+    ):
         """Hidden states of the decoder `[B, L, H]` for prompt ids with speech, or for `inputs_embeds`."""
         if inputs_embeds is None:
             inputs_embeds, _ = self.embed_prompt(input_ids, input_features, input_features_mask)
@@ -195,11 +217,26 @@ class SpeechLLMForConditionalGeneration(SpeechGenerationMixin, SpeechLLMPreTrain
     def get_output_embeddings(self):
         return self.lm_head
 
-    def forward(self, input_ids=None, input_features=None, input_features_mask=None, attention_mask=None, position_ids=None, past_key_values=None, inputs_embeds=None, labels=None, use_cache=None, logits_to_keep=0, **kwargs) -> CausalLMOutputWithPast:
+    def forward(
+        self,
+        input_ids=None,
+        input_features=None,
+        input_features_mask=None,
+        attention_mask=None,
+        position_ids=None,
+        past_key_values=None,
+        inputs_embeds=None,
+        labels=None,
+        use_cache=None,
+        logits_to_keep=0,
+        **kwargs,
+    ) -> CausalLMOutputWithPast:
         """Logits `[B, L, V]`, and the loss where `labels` `[B, L]` are given (-100 is not scored)."""
         auxiliary_loss = None
         if inputs_embeds is None:
-            inputs_embeds, auxiliary_loss = self.model.embed_prompt(input_ids, input_features, input_features_mask)
+            inputs_embeds, auxiliary_loss = self.model.embed_prompt(
+                input_ids, input_features, input_features_mask
+            )
         outputs = self.causal_lm(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,

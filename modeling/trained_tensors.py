@@ -35,14 +35,18 @@ def _read(path: str) -> dict[str, torch.Tensor]:
         raise ValueError(f"{path} is no readable safetensors file ({error})") from error
 
 
-def assign_tensors(model, tensors: dict[str, torch.Tensor], dtype: torch.dtype | None, device, name: str) -> None:
+def assign_tensors(
+    model, tensors: dict[str, torch.Tensor], dtype: torch.dtype | None, device, name: str
+) -> None:
     """Make `tensors` the trained parts of `model`, in `dtype` or in their own.
 
     A tensor that is missing, has no place or another shape is an error; nothing is initialized instead.
     """
     if not model.can_generate():
         # Saved by the class with a head, read by the one without.
-        tensors = {key.removeprefix("model."): t for key, t in tensors.items() if not key.startswith("lm_head.")}
+        tensors = {
+            key.removeprefix("model."): t for key, t in tensors.items() if not key.startswith("lm_head.")
+        }
     state = model.state_dict()
     wanted = {key for key in state if not model.is_base_key(key)}
     for fault, keys in (("lacks", wanted - set(tensors)), ("has no place for", set(tensors) - set(state))):
@@ -55,7 +59,10 @@ def assign_tensors(model, tensors: dict[str, torch.Tensor], dtype: torch.dtype |
             raise ValueError(
                 f"checkpoint {name}: tensor {key!r} has shape {list(tensor.shape)}, the config says {list(state[key].shape)}"
             )
-    placed = {key: tensor.to(device=state_device(state[key], device), dtype=dtype) for key, tensor in tensors.items()}
+    placed = {
+        key: tensor.to(device=state_device(state[key], device), dtype=dtype)
+        for key, tensor in tensors.items()
+    }
     model.load_state_dict(placed, strict=False, assign=True)
 
 

@@ -8,8 +8,8 @@ from transformers import (
     AutoProcessor,
 )
 
-from .modeling.modeling_speechllm import SpeechLLMForConditionalGeneration, SpeechLLMModel
 from .configuration.configuration_speechllm import SpeechLLMConfig
+from .modeling.modeling_speechllm import SpeechLLMForConditionalGeneration, SpeechLLMModel
 from .processing.processing_speechllm import SpeechLLMProcessor
 
 

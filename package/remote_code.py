@@ -41,13 +41,15 @@ def flatten_source(source: str, names: set[str]) -> str:
     """Rewrite every import of an own module as an import of a sibling file."""
     lines = source.splitlines(keepends=True)
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").split(".")[0] == "speechllm"):
+        if isinstance(node, ast.ImportFrom) and (
+            node.level or (node.module or "").split(".")[0] == "speechllm"
+        ):
             leaf = (node.module or "").rpartition(".")[2]
             if leaf not in names:
                 raise ValueError(f"line {node.lineno}: {node.module!r} is not among the files that ship")
             line = lines[node.lineno - 1]
             start = line.index("from")
-            lines[node.lineno - 1] = f"{line[:start]}from .{leaf} {line[line.index('import', start):]}"
+            lines[node.lineno - 1] = f"{line[:start]}from .{leaf} {line[line.index('import', start) :]}"
     return "".join(lines)
 
 

@@ -32,8 +32,8 @@ UNKNOWN_FRAMES = 1 << 62
 # Decoders of mp3 drop the first frame or two, which need the frames before them.
 MP3_FORGIVEN_SAMPLES = 3 * 1152
 
-# Name of a format by where its file begins: offset, bytes. ffmpeg is asked only for these, because it tries to
-# make sound of anything at all.
+# Name of a format by how its file begins: offset, bytes. ffmpeg is asked only for these, because it tries
+# to make sound of anything at all.
 MAGIC = (
     (0, b"RIFF", "wav"),
     (0, b"RIFX", "wav"),
@@ -55,7 +55,7 @@ MAGIC = (
     (0, b"wvpk", "wavpack"),
     (0, b"MAC ", "ape"),
 )
-SOUNDFILE_FORMATS = ("wav", "flac", "ogg", "mp3", "aiff", "au", "w64", "caf")
+SOUNDFILE_FORMATS = ("wav", "flac", "ogg", "mp2", "mp3", "aiff", "au", "w64", "caf")
 # What ffmpeg logs, with exit code 0, when its input ends early.
 FFMPEG_TRUNCATION_SIGNS = ("partial file", "File ended prematurely", "Input buffer exhausted")
 
@@ -69,18 +69,21 @@ def decode_file(file: BinaryIO, path: str | None, sampling_rate: int) -> Blocks:
     head = read_at(file, 0, 4096)
     if not head:
         raise UnreadableAudio("empty file (0 bytes)")
-    form = _format_name(head)
+    if _is_text(head):
+        raise UnreadableAudio("text, not audio")
+    # libsndfile knows more formats than the table; whatever it opens is audio.
+    form = _format_name(head) or _soundfile_format(file)
     if form is None:
-        raise UnreadableAudio("text, not audio" if _is_text(head) else "not in a known audio format")
+        raise UnreadableAudio("not in a known audio format")
     _refuse_truncated(file, form)
     if soundfile is None and form in SOUNDFILE_FORMATS:
         if form != "wav":
             raise UnreadableAudio(f"reading {form} needs soundfile; install soundfile")
         yield from _wave_blocks(file)
         return
-    opened = None if soundfile is None else _open_soundfile(file, form)
+    opened = _open_soundfile(file, form)
     if opened is not None:
-        yield from _soundfile_blocks(opened, file, form)
+        yield from _soundfile_blocks(opened, form)
     elif shutil.which("ffmpeg") is None:
         hint = f"broken, or of a kind of {form} that needs ffmpeg" if form in SOUNDFILE_FORMATS else ""
         raise UnreadableAudio(f"{hint or f'reading {form} needs ffmpeg'}; install ffmpeg and put it on PATH")
@@ -93,23 +96,12 @@ def _format_name(head: bytes) -> str | None:
     for offset, magic, name in MAGIC:
         if head.startswith(magic, offset):
             return name
-    # MPEG sync word: layer 0 is aac in ADTS, layers I to III are mp1 to mp3.
-    if head[0] == 0xFF and len(head) > 1 and head[1] >> 4 == 0xF and head[1] & 0x06 == 0:
-        return "aac"
+    # MPEG sync word and its two layer bits. Layer I, which nobody uses, looks like a UTF-16 byte order mark.
     if head[0] == 0xFF and len(head) > 1 and head[1] >> 5 == 0x7:
-        return "mp3"
+        return {0: "aac", 1: "mp3", 2: "mp2"}.get(head[1] >> 1 & 3)
     if head[0] == 0x47 and head[188:189] == b"\x47":
         return "mpeg-ts"
-    # libsndfile knows more formats than this table; whatever it opens is audio.
-    return "audio" if soundfile is not None and _sounds(head) else None
-
-
-def _sounds(head: bytes) -> bool:
-    try:
-        soundfile.SoundFile(io.BytesIO(head)).close()
-    except soundfile.LibsndfileError:
-        return False
-    return True
+    return None
 
 
 def _is_text(head: bytes) -> bool:
@@ -122,35 +114,34 @@ def _refuse_truncated(file: BinaryIO, form: str) -> None:
         stream = walk_mpeg(file)
         if stream is None or not stream.is_truncated:
             return
-        held = f"truncated: holds {stream.whole_frames * stream.frame_seconds:.1f} s"
+        reason = f"truncated: holds {stream.whole_frames * stream.frame_seconds:.1f} s"
         if stream.promised_frames is None:
-            raise UnreadableAudio(f"{held}, and its last frame is cut")
-        raise UnreadableAudio(f"{held} of {stream.promised_frames * stream.frame_seconds:.1f} s")
+            raise UnreadableAudio(f"{reason}, and its last frame is cut")
+        raise UnreadableAudio(f"{reason} of {stream.promised_frames * stream.frame_seconds:.1f} s")
     if form == "ogg" and ogg_page_is_cut(file):
-        with _quietly_open(file) as opened:
-            seconds = f"holds {opened.frames / opened.samplerate:.1f} s, and " if opened else ""
-        raise UnreadableAudio(f"truncated: {seconds}its last page is cut")
+        raise UnreadableAudio(f"truncated: holds {_seconds(file):.1f} s, and its last page is cut")
     if form in ("wav", "aiff") and (missing := samples_missing(file)):
-        with _quietly_open(file) as opened:
-            held = opened.frames / opened.samplerate if opened else 0.0
+        held = _seconds(file)
         if not held:
             raise UnreadableAudio(f"truncated: {missing:.0%} of its samples are missing")
         raise UnreadableAudio(f"truncated: holds {held:.1f} s of {held / (1 - missing):.1f} s")
 
 
-@contextmanager
-def _quietly_open(file: BinaryIO):
-    """The file as soundfile sees it, or None."""
-    file.seek(0)
-    try:
-        opened = soundfile.SoundFile(file) if soundfile is not None else None
-    except soundfile.LibsndfileError:
-        opened = None
-    try:
-        yield opened
-    finally:
-        if opened is not None:
-            opened.close()
+def _soundfile_format(file: BinaryIO) -> str | None:
+    opened = _open_soundfile(file, form="")
+    if opened is None:
+        return None
+    with opened:
+        return opened.format.lower()
+
+
+def _seconds(file: BinaryIO) -> float:
+    """How much libsndfile finds; 0 where it finds nothing or is not installed."""
+    opened = _open_soundfile(file, form="")
+    if opened is None:
+        return 0.0
+    with opened:
+        return opened.frames / opened.samplerate
 
 
 class _Sequential(soundfile.SoundFile if soundfile is not None else object):  # type: ignore[misc]
@@ -192,6 +183,8 @@ class _Spliced(io.RawIOBase):
 
 def _open_soundfile(file: BinaryIO, form: str):
     """The opened file, or None where libsndfile does not know it."""
+    if soundfile is None:
+        return None
     stream = walk_mpeg(file) if form == "mp3" else None
     promised = stream.promised_frames if stream is not None else None
     if stream is not None and (promised is None or promised + 2 < stream.whole_frames):
@@ -214,9 +207,9 @@ class _Nameless:
             self.readinto = file.readinto
 
 
-def _soundfile_blocks(opened, file: BinaryIO, form: str) -> Blocks:
+def _soundfile_blocks(opened, form: str) -> Blocks:
     with opened:
-        rate, promised, held = opened.samplerate, opened.frames, 0
+        rate, promised, held, failed = opened.samplerate, opened.frames, 0, False
         buffer = np.empty((BLOCK_FRAMES, opened.channels), np.float32)
         while True:
             # Where the decoder gives up in mid-block, what it left untouched tells how far it came.
@@ -225,21 +218,17 @@ def _soundfile_blocks(opened, file: BinaryIO, form: str) -> Blocks:
                 block = opened.read(out=buffer)
             except soundfile.LibsndfileError:
                 held += int(np.isfinite(buffer[:, 0]).sum())
+                failed = True
                 break
             if not len(block):
                 break
             held += len(block)
             yield rate, mixed_to_mono(block)
-        forgiven = MP3_FORGIVEN_SAMPLES if form == "mp3" else 0
-        if promised >= UNKNOWN_FRAMES:
-            # Nothing to compare with, but a decoder that stops before the file does has met damage.
-            if not len(block) and file.tell() >= file_size(file):
-                return
+    if promised >= UNKNOWN_FRAMES:
+        if failed:
             raise UnreadableAudio(f"truncated or damaged: decoding stops after {held / rate:.1f} s")
-        if held < promised - forgiven:
-            raise UnreadableAudio(
-                f"truncated or damaged: holds {held / rate:.1f} s of {promised / rate:.1f} s"
-            )
+    elif held < promised - (MP3_FORGIVEN_SAMPLES if form == "mp3" else 0):
+        raise UnreadableAudio(f"truncated or damaged: holds {held / rate:.1f} s of {promised / rate:.1f} s")
 
 
 def _wave_blocks(file: BinaryIO) -> Blocks:
@@ -291,20 +280,21 @@ def _ffmpeg_blocks(path: str, form: str, sampling_rate: int) -> Blocks:
     command += ["-map", "0:a:0", "-f", "f32le", "-ac", "1", "-ar", str(sampling_rate), "-"]
     samples = 0
     # The log goes to a file: a pipe that nobody empties would stop ffmpeg.
-    with tempfile.TemporaryFile() as log, subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=log
-    ) as process:
+    with (
+        tempfile.TemporaryFile() as log,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log) as process,
+    ):
         assert process.stdout is not None
         try:
             while data := process.stdout.read(4 * BLOCK_FRAMES):
                 block = np.frombuffer(data[: len(data) // 4 * 4], "<f4").astype(np.float32)
                 samples += len(block)
                 yield sampling_rate, block
-        finally:
-            # A caller that stops early leaves ffmpeg blocked on its output; a finished one doesn't mind.
-            process.stdout.close()
-            process.terminate() if process.poll() is None and data else None
-            process.wait()
+        except BaseException:
+            # Also when the caller stops early: ffmpeg would wait for ever to be read.
+            process.kill()
+            raise
+        process.wait()
         log.seek(0)
         message = log.read().decode("utf-8", "replace").replace(f"file:{path}: ", "").strip()
     if any(sign in message for sign in FFMPEG_TRUNCATION_SIGNS):
@@ -312,4 +302,6 @@ def _ffmpeg_blocks(path: str, form: str, sampling_rate: int) -> Blocks:
     if "matches no streams" in message:
         raise UnreadableAudio(f"{form} without an audio track")
     if process.returncode:
-        raise UnreadableAudio(f"ffmpeg can't read it as {form}: {(message or 'no reason given').splitlines()[-1]}")
+        raise UnreadableAudio(
+            f"ffmpeg can't read it as {form}: {(message or 'no reason given').splitlines()[-1]}"
+        )

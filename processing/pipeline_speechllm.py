@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from transformers import AutomaticSpeechRecognitionPipeline
 
-from .audio_reading import open_audio
-from .audio_segments import Segment, split_audio
 from ..configuration.configuration_strict import refuse_unknown
 from ..configuration.encoder_specs import encoder_spec
+from .audio_reading import open_audio
+from .audio_segments import Segment, split_audio
 
 # Quieter than this (RMS, dB below full scale) nobody speaks, but a language model would go on writing.
 SILENCE_DB = -60.0
@@ -77,7 +77,9 @@ class SpeechLLMPipeline(AutomaticSpeechRecognitionPipeline):
 
     def __init__(self, model, processor=None, **kwargs):
         if processor is None:
-            raise ValueError("SpeechLLMPipeline needs processor=..., the SpeechLLMProcessor of the checkpoint")
+            raise ValueError(
+                "SpeechLLMPipeline needs processor=..., the SpeechLLMProcessor of the checkpoint"
+            )
         super().__init__(model=model, processor=processor, **kwargs)
         processor.check_matches(model.config)
         if self._batch_size is not None:
@@ -85,9 +87,15 @@ class SpeechLLMPipeline(AutomaticSpeechRecognitionPipeline):
 
     def _sanitize_parameters(self, **options):
         # Stock arguments that have no meaning for this pipeline, whatever they are set to.
-        options = {k: v for k, v in options.items() if k not in ("stride_length_s", "ignore_warning", "num_workers")}
+        options = {
+            k: v for k, v in options.items() if k not in ("stride_length_s", "ignore_warning", "num_workers")
+        }
         known = {option.name for option in fields(TranscriptionOptions)}
-        generation = {k: options.pop(k) for k in list(options) if k not in known and hasattr(self.model.generation_config, k)}
+        generation = {
+            k: options.pop(k)
+            for k in list(options)
+            if k not in known and hasattr(self.model.generation_config, k)
+        }
         refuse_unknown("the pipeline", options, known)
         if generation:
             options["generate_kwargs"] = {**(options.get("generate_kwargs") or {}), **generation}
@@ -187,7 +195,9 @@ class SpeechLLMPipeline(AutomaticSpeechRecognitionPipeline):
         if options.return_confidence:
             known = [piece.confidence for piece in pieces if piece.confidence is not None]
             result["confidence"] = float(np.mean(known)) if known else None
-        guarded = [{"timestamp": piece.timestamp, "reason": piece.guarded} for piece in pieces if piece.guarded]
+        guarded = [
+            {"timestamp": piece.timestamp, "reason": piece.guarded} for piece in pieces if piece.guarded
+        ]
         return {**result, "guarded": guarded} if guarded else result
 
     def _chunk(self, piece: Piece, options: TranscriptionOptions) -> dict:
@@ -238,4 +248,8 @@ def is_single(inputs) -> bool:
     """Whether `inputs` is one source, and not a collection of them."""
     if isinstance(inputs, (str, bytes, bytearray, dict, np.ndarray, torch.Tensor)) or hasattr(inputs, "read"):
         return True
-    return hasattr(inputs, "__fspath__") or hasattr(inputs, "get_all_samples") or isinstance(inputs, (list, tuple))
+    return (
+        hasattr(inputs, "__fspath__")
+        or hasattr(inputs, "get_all_samples")
+        or isinstance(inputs, (list, tuple))
+    )

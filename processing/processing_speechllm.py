@@ -6,14 +6,14 @@ import numpy as np
 import torch
 from transformers import AutoFeatureExtractor, AutoTokenizer, BatchFeature, ProcessorMixin
 
-from .audio_reading import read_audio
-from .speech_features import extract_features
 from ..configuration.base_resolution import hub_arguments, load_base
 from ..configuration.configuration_prompt import AUDIO_TOKEN, prompt_config
 from ..configuration.configuration_speechllm import SpeechLLMConfig, add_audio_token
 from ..configuration.encoder_specs import encoder_spec
 from ..configuration.speech_lengths import chain_length, check_steps
 from ..configuration.writing import replacing_files
+from .audio_reading import read_audio
+from .speech_features import extract_features
 
 # Shorter clips are followed by silence: no encoder's convolutions reach a frame in less.
 MINIMUM_SECONDS = 0.1
@@ -26,7 +26,15 @@ class SpeechLLMProcessor(ProcessorMixin):
     `chain_length`; `prompt` holds the fields of `PromptConfig`. `from_bases` fills all of them.
     """
 
-    def __init__(self, feature_extractor, tokenizer, chat_template=None, prompt=None, feature_steps=None, input_steps=None):
+    def __init__(
+        self,
+        feature_extractor,
+        tokenizer,
+        chat_template=None,
+        prompt=None,
+        feature_steps=None,
+        input_steps=None,
+    ):
         add_audio_token(tokenizer)
         self.audio_token = AUDIO_TOKEN
         self.audio_token_id = tokenizer.convert_tokens_to_ids(AUDIO_TOKEN)
@@ -37,7 +45,9 @@ class SpeechLLMProcessor(ProcessorMixin):
         super().__init__(feature_extractor, tokenizer, chat_template=chat_template)
 
     @classmethod
-    def from_bases(cls, encoder: str, decoder: str, adapter: str = "mlp", bases=None, **fields) -> "SpeechLLMProcessor":
+    def from_bases(
+        cls, encoder: str, decoder: str, adapter: str = "mlp", bases=None, **fields
+    ) -> "SpeechLLMProcessor":
         """The processor for `SpeechLLMForConditionalGeneration.from_bases` with the same arguments."""
         # Arguments that say how to load weights concern the model alone.
         fields = {k: v for k, v in fields.items() if k not in MODEL_ARGUMENTS}
@@ -47,8 +57,12 @@ class SpeechLLMProcessor(ProcessorMixin):
     @classmethod
     def from_config(cls, config: SpeechLLMConfig, bases=None, **hub) -> "SpeechLLMProcessor":
         """The processor of a composed config: its bases' feature extractor and tokenizer."""
-        extractor = load_base(AutoFeatureExtractor.from_pretrained, config.encoder_id, config.encoder_revision, bases, **hub)
-        tokenizer = load_base(AutoTokenizer.from_pretrained, config.decoder_id, config.decoder_revision, bases, **hub)
+        extractor = load_base(
+            AutoFeatureExtractor.from_pretrained, config.encoder_id, config.encoder_revision, bases, **hub
+        )
+        tokenizer = load_base(
+            AutoTokenizer.from_pretrained, config.decoder_id, config.decoder_revision, bases, **hub
+        )
         feature_steps = encoder_spec(config.audio_config).feature_steps(extractor)
         return cls(
             extractor,
@@ -87,7 +101,9 @@ class SpeechLLMProcessor(ProcessorMixin):
                 "they are not of one checkpoint"
             )
 
-    def __call__(self, audio=None, text=None, sampling_rate=None, return_tensors="pt", padding_side="left", **kwargs):
+    def __call__(
+        self, audio=None, text=None, sampling_rate=None, return_tensors="pt", padding_side="left", **kwargs
+    ):
         """Model inputs for clips, for prompts, or for both.
 
         `audio`: one clip or a list, anything that `read_audio` takes; `sampling_rate`: the rate of bare arrays.
@@ -133,7 +149,9 @@ class SpeechLLMProcessor(ProcessorMixin):
         # The prompt is rendered whole, specials included: the tokenizer adds none.
         return self.tokenizer(text, add_special_tokens=False).input_ids
 
-    def _pad(self, rows: list[list[int]], side: str, labels: list[list[int]] | None = None) -> dict[str, torch.Tensor]:
+    def _pad(
+        self, rows: list[list[int]], side: str, labels: list[list[int]] | None = None
+    ) -> dict[str, torch.Tensor]:
         size = max(map(len, rows))
 
         def padded(values: list[list[int]], filler: int) -> torch.Tensor:
@@ -158,7 +176,9 @@ class SpeechLLMProcessor(ProcessorMixin):
         texts = self._requests(len(clips), language, prompt, task)
         return self(audio=clips, text=texts, return_tensors=return_tensors)
 
-    def apply_training_request(self, audio, target, language=None, prompt=None, task="transcribe", sampling_rate=None):
+    def apply_training_request(
+        self, audio, target, language=None, prompt=None, task="transcribe", sampling_rate=None
+    ):
         """Inputs and labels for training: the same prompts, then each clip's `target` and the end token.
 
         Labels are -100 on prompt, speech and padding; rows are padded on the right.
@@ -168,7 +188,8 @@ class SpeechLLMProcessor(ProcessorMixin):
         features, mask = self._process_audio(clips)
         counts = chain_length(mask.sum(-1), self.input_steps).tolist()
         prompts = [
-            self._ids(text) for text in self._with_placeholders(self._requests(len(clips), language, prompt, task), counts)
+            self._ids(text)
+            for text in self._with_placeholders(self._requests(len(clips), language, prompt, task), counts)
         ]
         answers = [self._ids(answer) + [self.tokenizer.eos_token_id] for answer in targets]
         rows = [before + after for before, after in zip(prompts, answers, strict=True)]
@@ -183,13 +204,16 @@ class SpeechLLMProcessor(ProcessorMixin):
         layout = prompt_config(self.prompt)
         slots = zip(each(language), each(prompt), each(task), strict=True)
         texts = [
-            layout.render(self.tokenizer, language=one, context=words, task=kind or "transcribe") for one, words, kind in slots
+            layout.render(self.tokenizer, language=one, context=words, task=kind or "transcribe")
+            for one, words, kind in slots
         ]
         if len(texts) != count:
             raise ValueError(f"{len(texts)} languages, prompts or tasks for {count} clips")
         return texts
 
-    def apply_chat_template(self, conversation, chat_template=None, tokenize=True, add_generation_prompt=True, **kwargs):
+    def apply_chat_template(
+        self, conversation, chat_template=None, tokenize=True, add_generation_prompt=True, **kwargs
+    ):
         """A conversation, or a list of them, whose messages may hold audio, as text or as model inputs.
 
         A message's content is text or a list of `{"type": "text", "text": ...}` and
@@ -197,7 +221,9 @@ class SpeechLLMProcessor(ProcessorMixin):
         """
         conversations = [conversation] if isinstance(conversation[0], dict) else conversation
         kwargs.setdefault("enable_thinking", False)
-        kwargs = {name: value for name, value in kwargs.items() if name not in ("return_dict", "processor_kwargs")}
+        kwargs = {
+            name: value for name, value in kwargs.items() if name not in ("return_dict", "processor_kwargs")
+        }
         return_tensors, clips, texts = kwargs.pop("return_tensors", "pt"), [], []
         for turns in conversations:
             messages = [{**turn, "content": _flatten_content(turn["content"], clips)} for turn in turns]
@@ -234,7 +260,14 @@ class SpeechLLMProcessor(ProcessorMixin):
 
 
 # Arguments of the model's `from_bases` that a processor has no use for.
-MODEL_ARGUMENTS = ("dtype", "torch_dtype", "device_map", "quantization_config", "attn_implementation", "max_memory")
+MODEL_ARGUMENTS = (
+    "dtype",
+    "torch_dtype",
+    "device_map",
+    "quantization_config",
+    "attn_implementation",
+    "max_memory",
+)
 
 
 def is_batch(audio) -> bool:

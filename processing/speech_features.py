@@ -5,7 +5,9 @@ import torch
 from transformers.feature_extraction_utils import FeatureExtractionMixin
 
 
-def extract_features(extractor: FeatureExtractionMixin, waveforms: list[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
+def extract_features(
+    extractor: FeatureExtractionMixin, waveforms: list[np.ndarray]
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Mono waveforms -> inputs (`[B, mel, T]`, `[B, T, D]` or `[B, samples]`) and their mask `[B, T]`."""
     kind = type(extractor).__name__
     if kind not in FEATURES:
@@ -24,25 +26,37 @@ def _log_mel(extractor, waveforms):
     for row, waveform in zip(padded, waveforms, strict=True):
         row[: len(waveform)] = waveform
     outputs = extractor(
-        list(padded), sampling_rate=extractor.sampling_rate, padding="longest", truncation=False, return_tensors="pt"
+        list(padded),
+        sampling_rate=extractor.sampling_rate,
+        padding="longest",
+        truncation=False,
+        return_tensors="pt",
     )
     frames = torch.from_numpy(lengths // extractor.hop_length)
-    longest = int(frames.max())
-    mask = (torch.arange(longest) < frames[:, None]).long()
-    return outputs["input_features"][:, :, :longest] * mask[:, None], mask
+    # The last window still sounds in a few frames past the clip; the stock 30 s hold them, so they stay.
+    features = outputs["input_features"][:, :, : int(frames.max()) + extractor.n_fft // extractor.hop_length]
+    return features, (torch.arange(features.shape[2]) < frames[:, None]).long()
 
 
 def _waveform(extractor, waveforms):
     # The mask is asked for even where a checkpoint says it needs none: normalization goes by it.
     outputs = extractor(
-        waveforms, sampling_rate=extractor.sampling_rate, padding=True, return_attention_mask=True, return_tensors="pt"
+        waveforms,
+        sampling_rate=extractor.sampling_rate,
+        padding=True,
+        return_attention_mask=True,
+        return_tensors="pt",
     )
     return outputs["input_values"], outputs["attention_mask"].long()
 
 
 def _filter_banks(extractor, waveforms):
     outputs = extractor(
-        waveforms, sampling_rate=extractor.sampling_rate, padding=True, return_attention_mask=True, return_tensors="pt"
+        waveforms,
+        sampling_rate=extractor.sampling_rate,
+        padding=True,
+        return_attention_mask=True,
+        return_tensors="pt",
     )
     return outputs["input_features"], outputs["attention_mask"].long()
 

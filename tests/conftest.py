@@ -7,10 +7,10 @@ from pathlib import Path
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 sys.path.insert(0, str(Path(__file__).parent))
 
-import numpy as np  # noqa: E402
-import pytest  # noqa: E402
-import torch  # noqa: E402
-from tiny_bases import DECODERS, ENCODER_NAMES, save_decoder, save_encoder  # noqa: E402
+import numpy as np
+import pytest
+import torch
+from tiny_bases import DECODERS, ENCODER_NAMES, save_decoder, save_encoder
 
 torch.set_num_threads(1)
 
@@ -30,7 +30,13 @@ def bases(tmp_path_factory) -> Path:
 TINY_ADAPTERS = {
     "mlp": {"stack_factor": 4, "hidden_size": 16},
     "prefix": {"num_prefix_tokens": 4, "num_attention_heads": 4, "intermediate_size": 32},
-    "transformer": {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 32, "stack_factor": 4},
+    "transformer": {
+        "hidden_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 4,
+        "intermediate_size": 32,
+        "stack_factor": 4,
+    },
     "conv": {"hidden_size": 16},
     "qformer": {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4},
     "moe": {"hidden_size": 16},

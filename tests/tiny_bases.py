@@ -11,6 +11,7 @@ from transformers import (
     GPT2Config,
     GraniteConfig,
     HubertConfig,
+    HubertForCTC,
     LlamaConfig,
     OPTConfig,
     PreTrainedTokenizerFast,
@@ -23,12 +24,13 @@ from transformers import (
     Wav2Vec2BertModel,
     Wav2Vec2Config,
     Wav2Vec2FeatureExtractor,
+    Wav2Vec2Model,
     WavLMConfig,
+    WavLMModel,
     WhisperConfig,
     WhisperFeatureExtractor,
     WhisperForConditionalGeneration,
 )
-from transformers import HubertForCTC, Wav2Vec2Model, WavLMModel
 
 CONV_STACK = {
     "conv_dim": (16,) * 7,
@@ -136,7 +138,11 @@ def save_decoder(name: str, folder: Path) -> str:
     torch.manual_seed(100 + list(DECODERS).index(name))
     config_class, fields, template = DECODERS[name]
     tokenizer = tiny_tokenizer(template, pad=name == "llama")
-    ids = {"vocab_size": len(tokenizer), "eos_token_id": tokenizer.eos_token_id, "bos_token_id": tokenizer.bos_token_id}
+    ids = {
+        "vocab_size": len(tokenizer),
+        "eos_token_id": tokenizer.eos_token_id,
+        "bos_token_id": tokenizer.bos_token_id,
+    }
     config = config_class(**fields, **ids, pad_token_id=tokenizer.pad_token_id)
     model = AutoModelForCausalLM.from_config(config)
     with torch.no_grad():

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from ...configuration.configuration_adapters import AdapterConfig
 from ...configuration.speech_lengths import chain_length
+from ..length_masks import length_mask
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu, "silu": F.silu}
 
@@ -27,11 +28,6 @@ class AdapterOutput(NamedTuple):
     auxiliary_loss: Tensor | None  # to be added to the training loss; None where there is nothing to add
 
 
-def length_mask(lengths: Tensor, size: int) -> Tensor:
-    """[B] -> [B, size] bool, True within each row's length."""
-    return torch.arange(size, device=lengths.device) < lengths[:, None]
-
-
 def zero_beyond(states: Tensor, lengths: Tensor) -> Tensor:
     """[B, T, D] with zeros in place of whatever lies beyond each row's length, be it NaN."""
     return states.masked_fill(~length_mask(lengths, states.shape[1])[..., None], 0)
@@ -40,18 +36,6 @@ def zero_beyond(states: Tensor, lengths: Tensor) -> Tensor:
 def pad_time(states: Tensor, multiple: int) -> Tensor:
     """[B, T, D] -> [B, T', D]: zero frames appended until `multiple` divides the time."""
     return F.pad(states, (0, 0, 0, -states.shape[1] % multiple))
-
-
-def reset_module(module: nn.Module) -> None:
-    """Starting values for one module's own parameters; a model's `_init_weights` passes its modules here.
-
-    Stock models draw every linear from one narrow normal distribution. The adapters here start from
-    PyTorch's own, scaled to each layer's inputs, as the systems they reproduce did. One module at a time,
-    for transformers passes over those without parameters of their own, as most adapters are.
-    """
-    reset = getattr(module, "reset_parameters", None)
-    if callable(reset):
-        reset()
 
 
 class SpeechFrames(NamedTuple):

@@ -3,10 +3,10 @@
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.speecht5.modeling_speecht5 import SpeechT5EncoderWithSpeechPrenet
 
-from .encoder_waveform import convolve_waveform
-from ..length_masks import length_mask, mask_if_padded
 from ...configuration.encoder_specs import encoder_spec
 from ...configuration.speech_lengths import chain_length
+from ..length_masks import length_mask, mask_if_padded
+from .encoder_waveform import convolve_waveform
 
 
 class SpeechSpeechT5(SpeechT5EncoderWithSpeechPrenet):

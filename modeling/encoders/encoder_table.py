@@ -1,8 +1,8 @@
 """The encoders, by the `model_type` of their config. One line a family."""
 
 from .encoder_speecht5 import SpeechSpeechT5
-from .encoder_waveform import SpeechHubert, SpeechWav2Vec2, SpeechWavLM
 from .encoder_wav2vec2_bert import SpeechWav2Vec2Bert
+from .encoder_waveform import SpeechHubert, SpeechWav2Vec2, SpeechWavLM
 from .encoder_whisper import SpeechWhisperEncoder
 
 ENCODERS = {

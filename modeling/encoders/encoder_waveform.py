@@ -7,12 +7,14 @@ from transformers.models.hubert.modeling_hubert import HubertModel
 from transformers.models.wav2vec2.modeling_wav2vec2 import Wav2Vec2Model
 from transformers.models.wavlm.modeling_wavlm import WavLMModel
 
-from ..length_masks import length_mask, mask_if_padded
 from ...configuration.encoder_specs import encoder_spec
 from ...configuration.speech_lengths import chain_length
+from ..length_masks import length_mask, mask_if_padded
 
 
-def convolve_waveform(conv_layers: nn.ModuleList, waveform: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+def convolve_waveform(
+    conv_layers: nn.ModuleList, waveform: torch.Tensor, lengths: torch.Tensor
+) -> torch.Tensor:
     """Waveform `[B, samples]` -> `[B, frames, C]` through a stock stack of convolution layers.
 
     None of the layers pads, so a clip's own frames never reach into its padding. The one leak is the group
@@ -20,7 +22,9 @@ def convolve_waveform(conv_layers: nn.ModuleList, waveform: torch.Tensor, length
     """
     first, hidden = conv_layers[0], waveform[:, None]
     start = 0
-    if isinstance(getattr(first, "layer_norm", None), nn.GroupNorm) and bool((lengths < waveform.shape[1]).any()):
+    if isinstance(getattr(first, "layer_norm", None), nn.GroupNorm) and bool(
+        (lengths < waveform.shape[1]).any()
+    ):
         conv = first.conv
         frames = chain_length(lengths, [["conv", conv.kernel_size[0], conv.stride[0], 0]])
         hidden = first.activation(masked_group_norm(first.layer_norm, conv(hidden), frames))

@@ -6,9 +6,9 @@ from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from ..length_masks import length_mask, mask_if_padded
 from ...configuration.encoder_specs import encoder_spec
 from ...configuration.speech_lengths import chain_length
+from ..length_masks import mask_if_padded
 
 
 class SpeechWhisperEncoder(WhisperEncoder):
@@ -25,7 +25,9 @@ class SpeechWhisperEncoder(WhisperEncoder):
         """
         frames = chain_length(lengths, encoder_spec(self.config).frame_steps(self.config))
         if pad_to_maximum:
-            input_features, lengths = self._pad_with_silence(input_features, lengths)
+            input_features, lengths = self._pad_with_silence(input_features)
+        else:
+            input_features = input_features[:, :, : int(lengths.max())]
         states = self._convolve(input_features.to(self.conv1.weight.dtype), lengths)
         size = states.shape[1]
         states = states + self.embed_positions.weight[:size]
@@ -47,12 +49,11 @@ class SpeechWhisperEncoder(WhisperEncoder):
             hidden = hidden * mask[:, None].to(hidden.dtype)
         return F.gelu(self.conv2(hidden)).transpose(1, 2)
 
-    def _pad_with_silence(self, features: torch.Tensor, lengths: torch.Tensor):
-        """What the stock extractor would have given for a clip followed by silence: each clip's floor."""
+    def _pad_with_silence(self, features: torch.Tensor):
+        """What the stock extractor gives for clips followed by silence up to 30 s: `[B, mel, 3000]`, lengths."""
         size = 2 * self.config.max_source_positions
-        real = length_mask(lengths, features.shape[2])[:, None]
-        # The extractor clamps to 8 decades (2.0 after its scaling) below the clip's maximum.
-        floor = features.masked_fill(~real, -torch.inf).amax(dim=(1, 2), keepdim=True) - 2.0
-        padded = F.pad(torch.where(real, features, floor), (0, size - features.shape[2]))
-        padded = torch.where(length_mask(lengths, size)[:, None], padded, floor)
-        return padded, torch.full_like(lengths, size)
+        # The extractor clamps to 8 decades (2.0 after its scaling) below each clip's maximum.
+        floor = features.amax(dim=(1, 2), keepdim=True) - 2.0
+        padded = floor.expand(-1, features.shape[1], size).clone()
+        padded[:, :, : features.shape[2]] = features[:, :, :size]
+        return padded, torch.full((len(features),), size, device=features.device)

@@ -29,14 +29,17 @@ class _Cursor:
 
     def __init__(self, path: Path):
         self.path = path
-        self.data = np.memmap(path, dtype=np.uint8, mode="r") if path.stat().st_size else np.zeros(0, np.uint8)
+        self.data = (
+            np.memmap(path, dtype=np.uint8, mode="r") if path.stat().st_size else np.zeros(0, np.uint8)
+        )
         self.offset = 0
 
     def take(self, byte_count: int, what: str) -> np.ndarray:
         end = self.offset + byte_count
         if end > len(self.data):
             raise ValueError(
-                f"{self.path.name} ends inside {what}: {end} bytes needed, {len(self.data)} there; fetch it again"
+                f"{self.path.name} ends inside {what}: {end} bytes needed, {len(self.data)} there; "
+                "fetch it again"
             )
         piece = self.data[self.offset : end]
         self.offset = end
@@ -58,7 +61,9 @@ def read_model(path: str | Path) -> CTranslate2Model:
     cursor = _Cursor(Path(path))
     version = cursor.integer("I", "the version")
     if version != BINARY_VERSION:
-        raise ValueError(f"{cursor.path.name} has CTranslate2 version {version}; version {BINARY_VERSION} is read here")
+        raise ValueError(
+            f"{cursor.path.name} has CTranslate2 version {version}; version {BINARY_VERSION} is read here"
+        )
     model = CTranslate2Model(cursor.text("the spec name"), cursor.integer("I", "the spec revision"), {})
     for index in range(cursor.integer("I", "the variable count")):
         name = cursor.text(f"the name of variable {index}")
@@ -69,7 +74,9 @@ def read_model(path: str | Path) -> CTranslate2Model:
         alias = cursor.text(f"alias {index}")
         model.aliases[alias] = cursor.text(f"the target of alias {alias!r}")
     if cursor.offset != len(cursor.data):
-        raise ValueError(f"{cursor.path.name} has {len(cursor.data) - cursor.offset} bytes after its last variable")
+        raise ValueError(
+            f"{cursor.path.name} has {len(cursor.data) - cursor.offset} bytes after its last variable"
+        )
     return model
 
 
@@ -80,7 +87,9 @@ def _read_variable(cursor: _Cursor, name: str) -> np.ndarray:
     shape = tuple(cursor.integer("I", f"the shape of {name!r}") for _ in range(rank))
     code = cursor.integer("B", f"the dtype of {name!r}")
     if code not in DTYPES:
-        raise ValueError(f"{cursor.path.name}: variable {name!r} has dtype number {code}; read are {sorted(DTYPES)}")
+        raise ValueError(
+            f"{cursor.path.name}: variable {name!r} has dtype number {code}; read are {sorted(DTYPES)}"
+        )
     byte_count = cursor.integer("I", f"the size of {name!r}")
     dtype = np.dtype(DTYPES[code]).newbyteorder("<")
     if byte_count != math.prod(shape) * dtype.itemsize:
@@ -102,7 +111,9 @@ class _Variables:
             raise ValueError(f"the CTranslate2 model has no variable {name!r}: it is not a complete Whisper")
         value = self.left.pop(name)
         if value.dtype.kind != "f" and rank:
-            raise ValueError(f"variable {name!r} is quantized to {value.dtype}; convert from a float16 or float32 model")
+            raise ValueError(
+                f"variable {name!r} is quantized to {value.dtype}; convert from a float16 or float32 model"
+            )
         if rank and value.ndim != rank:
             raise ValueError(f"variable {name!r} has shape {value.shape} instead of {rank} dimensions")
         return value
@@ -111,7 +122,9 @@ class _Variables:
         """A scalar of the spec, e.g. the number of heads; refused where it changes the computation."""
         value = int(self.take(name).reshape(-1)[0])
         if legal and value not in legal:
-            raise ValueError(f"the CTranslate2 model has {name} = {value}; a Whisper of transformers needs {legal[0]}")
+            raise ValueError(
+                f"the CTranslate2 model has {name} = {value}; a Whisper of transformers needs {legal[0]}"
+            )
         return value
 
     def layers(self, side: str) -> int:
@@ -119,7 +132,9 @@ class _Variables:
         matches = (re.match(rf"{side}/layer_(\d+)/", name) for name in self.left)
         indices = {int(match[1]) for match in matches if match}
         if not indices or indices != set(range(len(indices))):
-            raise ValueError(f"the CTranslate2 model has {side} layers {sorted(indices)}, which is not a complete run")
+            raise ValueError(
+                f"the CTranslate2 model has {side} layers {sorted(indices)}, which is not a complete run"
+            )
         return len(indices)
 
 
@@ -128,7 +143,9 @@ def whisper_weights(model: CTranslate2Model) -> tuple[dict[str, np.ndarray], dic
     if model.spec != "WhisperSpec":
         raise ValueError(f"the CTranslate2 model is a {model.spec}; a WhisperSpec is needed")
     if model.aliases.get("decoder/projection/weight") != "decoder/embeddings/weight":
-        raise ValueError("the CTranslate2 model has an output projection of its own; Whisper shares the embeddings")
+        raise ValueError(
+            "the CTranslate2 model has an output projection of its own; Whisper shares the embeddings"
+        )
     variables = _Variables(model.variables)
     state: dict[str, np.ndarray] = {}
     sizes = {
@@ -140,7 +157,9 @@ def whisper_weights(model: CTranslate2Model) -> tuple[dict[str, np.ndarray], dic
     _check_settings(variables)
     for side in ("encoder", "decoder"):
         _norm(variables, state, f"{side}/layer_norm", f"model.{side}.layer_norm")
-        state[f"model.{side}.embed_positions.weight"] = variables.take(f"{side}/position_encodings/encodings", 2)
+        state[f"model.{side}.embed_positions.weight"] = variables.take(
+            f"{side}/position_encodings/encodings", 2
+        )
         for index in range(sizes[f"{side}_layers"]):
             _layer(variables, state, f"{side}/layer_{index}", f"model.{side}.layers.{index}")
     for index in (1, 2):
@@ -148,7 +167,9 @@ def whisper_weights(model: CTranslate2Model) -> tuple[dict[str, np.ndarray], dic
         state[f"model.encoder.conv{index}.bias"] = variables.take(f"encoder/conv{index}/bias", 1)
     state["model.decoder.embed_tokens.weight"] = variables.take("decoder/embeddings/weight", 2)
     if variables.left:
-        raise ValueError(f"the CTranslate2 model has variables a Whisper has no place for: {sorted(variables.left)[:5]}")
+        raise ValueError(
+            f"the CTranslate2 model has variables a Whisper has no place for: {sorted(variables.left)[:5]}"
+        )
     return state, sizes | _sizes(state)
 
 
@@ -164,12 +185,20 @@ def _check_settings(variables: _Variables) -> None:
 
 def _layer(variables: _Variables, state: dict, source: str, target: str) -> None:
     _norm(variables, state, f"{source}/self_attention/layer_norm", f"{target}.self_attn_layer_norm")
-    _linears(variables, state, f"{source}/self_attention/linear_0", f"{target}.self_attn", ("q_proj", "k_proj", "v_proj"))
+    _linears(
+        variables,
+        state,
+        f"{source}/self_attention/linear_0",
+        f"{target}.self_attn",
+        ("q_proj", "k_proj", "v_proj"),
+    )
     _linears(variables, state, f"{source}/self_attention/linear_1", f"{target}.self_attn", ("out_proj",))
     if source.startswith("decoder"):
         _norm(variables, state, f"{source}/attention/layer_norm", f"{target}.encoder_attn_layer_norm")
         _linears(variables, state, f"{source}/attention/linear_0", f"{target}.encoder_attn", ("q_proj",))
-        _linears(variables, state, f"{source}/attention/linear_1", f"{target}.encoder_attn", ("k_proj", "v_proj"))
+        _linears(
+            variables, state, f"{source}/attention/linear_1", f"{target}.encoder_attn", ("k_proj", "v_proj")
+        )
         _linears(variables, state, f"{source}/attention/linear_2", f"{target}.encoder_attn", ("out_proj",))
     _norm(variables, state, f"{source}/ffn/layer_norm", f"{target}.final_layer_norm")
     _linears(variables, state, f"{source}/ffn/linear_0", target, ("fc1",))
@@ -185,7 +214,9 @@ def _linears(variables: _Variables, state: dict, source: str, target: str, names
     """One stacked linear, weight (len(names) * out, in), split into `names`."""
     weight, bias = variables.take(f"{source}/weight", 2), variables.take(f"{source}/bias", 1)
     if len(weight) % len(names) or len(bias) != len(weight):
-        raise ValueError(f"{source} has weight {weight.shape} and bias {bias.shape}, not {len(names)} equal parts")
+        raise ValueError(
+            f"{source} has weight {weight.shape} and bias {bias.shape}, not {len(names)} equal parts"
+        )
     parts = zip(names, np.split(weight, len(names)), np.split(bias, len(names)), strict=True)
     for name, part_weight, part_bias in parts:
         state[f"{target}.{name}.weight"] = part_weight
@@ -193,7 +224,9 @@ def _linears(variables: _Variables, state: dict, source: str, target: str, names
             state[f"{target}.{name}.bias"] = part_bias
         elif part_bias.any():
             # Whisper's keys have no bias; dropping one that is not zero would change the model unseen.
-            raise ValueError(f"{source} gives the keys a bias, which a Whisper of transformers has no place for")
+            raise ValueError(
+                f"{source} gives the keys a bias, which a Whisper of transformers has no place for"
+            )
 
 
 def _sizes(state: dict[str, np.ndarray]) -> dict[str, int]:

@@ -1,11 +1,11 @@
-"""Write a plain folder of safetensors from a Llama-type model in a GGUF file, its weights made plain numbers."""
+"""Write a plain folder of safetensors from a Llama-type model in a GGUF file, dequantized."""
 
 import json
 from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, pre_tokenizers
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, LlamaConfig, LlamaForCausalLM
 from transformers.tokenization_utils_tokenizers import TokenizersBackend
 
 # How a GGUF's named pre-tokenizer cuts text; transformers keeps only the byte-level cut of a name it does not
@@ -20,12 +20,16 @@ PRE_TOKENIZERS = {
 def convert_gguf_llama(source: Path, target: Path) -> None:
     """`source` has model.gguf; `target` becomes a folder for `AutoModelForCausalLM` and `AutoTokenizer`.
 
-    Weights are stored as float16. Dequantized values (scale * 4-bit number + minimum) need more bits than either
-    half type has; float16 rounds them seven times finer than bfloat16 (relative error 2e-4 against 1.4e-3, measured
-    on SmolLM2) and its range is never near (largest weight 9.25). The config says bfloat16, the type the model
-    was trained and published in, so that it loads as the Hub's copy does.
+    Weights are stored as float16. Dequantized values (scale * 4-bit number + minimum) need more bits than
+    either half type has; float16 rounds them seven times finer than bfloat16 (relative error 2e-4 against
+    1.4e-3, measured on SmolLM2) and its range is never near (largest weight 9.25). The config says bfloat16,
+    the type the model was trained and published in, so that it loads as the Hub's copy does.
     """
-    quantized = AutoModelForCausalLM.from_pretrained(source, gguf_file="model.gguf", dtype=torch.float16)
+    # Asked for, because with the right kernel installed transformers would keep the packed weights.
+    plainly = GgufConfig(dequantize=True)
+    quantized = AutoModelForCausalLM.from_pretrained(
+        source, gguf_file="model.gguf", dtype=torch.float16, quantization_config=plainly
+    )
     if not isinstance(quantized, LlamaForCausalLM):
         raise ValueError(f"model.gguf holds a {type(quantized).__name__}; a LlamaForCausalLM is needed")
     with torch.device("meta"):
@@ -42,7 +46,13 @@ def convert_gguf_llama(source: Path, target: Path) -> None:
 def plain_config(config: LlamaConfig) -> LlamaConfig:
     """The same architecture without the traces of the file it was read from."""
     values = config.to_dict()
-    for name in ("quantization_config", "_name_or_path", "transformers_version", "unk_token_id"):
+    for name in (
+        "quantization_config",
+        "_name_or_path",
+        "_model_name_or_path",
+        "transformers_version",
+        "unk_token_id",
+    ):
         values.pop(name, None)
     # GGUF stores 32-bit floats: 9.999999747378752e-06 was written as 1e-05.
     values["rms_norm_eps"] = float(f"{config.rms_norm_eps:.6g}")
@@ -50,14 +60,14 @@ def plain_config(config: LlamaConfig) -> LlamaConfig:
 
 
 def set_dtype(config_file: Path, dtype: str) -> None:
-    """`save_pretrained` writes the type the weights are stored in; `from_pretrained` reads the type to load in."""
+    """`save_pretrained` writes the type of the stored weights; `from_pretrained` reads the type to load in."""
     values = json.loads(config_file.read_text(encoding="utf-8"))
     values["dtype"] = dtype
     config_file.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def convert_tokenizer(source: Path, model_max_length: int) -> TokenizersBackend:
-    """The GGUF's tokenizer with the pre-tokenizer its name stands for, its special tokens and chat template."""
+    """The GGUF's tokenizer with the pre-tokenizer it names, its special tokens and chat template."""
     read = AutoTokenizer.from_pretrained(source, gguf_file="model.gguf")
     backend = Tokenizer.from_str(read.backend_tokenizer.to_str())
     name = pre_tokenizer_name(source / "model.gguf")

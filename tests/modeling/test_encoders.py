@@ -2,13 +2,12 @@
 
 import pytest
 import torch
-from tiny_bases import ENCODER_NAMES
-from transformers import AutoFeatureExtractor, AutoModel, SpeechT5ForSpeechToText, WhisperModel
-
 from speechllm.configuration.encoder_specs import ENCODER_SPECS, encoder_spec
 from speechllm.configuration.speech_lengths import chain_length
 from speechllm.modeling.encoders.encoder_table import ENCODERS
 from speechllm.processing.speech_features import FEATURES, extract_features
+from tiny_bases import ENCODER_NAMES
+from transformers import AutoFeatureExtractor, AutoModel, SpeechT5ForSpeechToText, WhisperModel
 
 
 @pytest.fixture(params=ENCODER_NAMES)
@@ -49,7 +48,9 @@ def test_one_clip_gives_what_the_stock_model_gives(encoder, clips):
     else:
         stock = AutoModel.from_pretrained(folder).eval()
     expected = stock(features, attention_mask=mask).last_hidden_state
-    torch.testing.assert_close(tower(features, mask.sum(-1)).last_hidden_state, expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        tower(features, mask.sum(-1)).last_hidden_state, expected, atol=1e-5, rtol=1e-5
+    )
 
 
 @torch.no_grad()
@@ -60,7 +61,9 @@ def test_whisper_padded_to_the_maximum_is_stock_whisper(bases, clips):
     tower = tower_class.from_pretrained(folder, key_mapping=tower_class.KEY_MAPPING).eval()
     stock = WhisperModel.from_pretrained(folder).eval().encoder
     features, mask = extract_features(extractor, clips)
-    expected = stock(extractor(clips, sampling_rate=16000, return_tensors="pt").input_features).last_hidden_state
+    expected = stock(
+        extractor(clips, sampling_rate=16000, return_tensors="pt").input_features
+    ).last_hidden_state
     states = tower(features, mask.sum(-1), pad_to_maximum=True).last_hidden_state
     torch.testing.assert_close(states, expected[:, : states.shape[1]], atol=1e-4, rtol=1e-4)
 
@@ -78,7 +81,10 @@ def test_lengths_are_those_of_the_real_features_and_states(encoder, clips):
     spec = encoder_spec(tower.config)
     states, inputs = encode(tower, extractor, clips)
     samples = torch.tensor([len(clip) for clip in clips])
-    assert chain_length(samples, spec.feature_steps(extractor)).tolist() == (inputs if spec.feature_steps(extractor) else samples).tolist()
+    assert (
+        chain_length(samples, spec.feature_steps(extractor)).tolist()
+        == (inputs if spec.feature_steps(extractor) else samples).tolist()
+    )
     assert states.shape[1] == chain_length(inputs, spec.frame_steps(tower.config)).max()
 
 
