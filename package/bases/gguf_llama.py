@@ -60,7 +60,7 @@ def plain_config(config: LlamaConfig) -> LlamaConfig:
 
 
 def set_dtype(config_file: Path, dtype: str) -> None:
-    """`save_pretrained` writes the type of the stored weights; `from_pretrained` reads the type to load in."""
+    """`save_pretrained` writes the stored weights' type; `from_pretrained` reads the type to load in."""
     values = json.loads(config_file.read_text(encoding="utf-8"))
     values["dtype"] = dtype
     config_file.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")

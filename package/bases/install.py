@@ -19,10 +19,8 @@ BASES_VARIABLE = "SPEECHLLM_BASES"
 MANIFEST = "speechllm_base.json"
 SOURCES = ("auto", "hub", "registry")
 # Folders below the top of a Hub repository hold other formats (onnx, training runs), never what is loaded.
-HUB_PATTERNS = {
-    "allow_patterns": ["*.json", "*.txt", "*.safetensors", "*.model", "*.jinja"],
-    "ignore_patterns": ["*/*"],
-}
+HUB_FILES = ["*.json", "*.txt", "*.safetensors", "*.model", "*.jinja"]
+HUB_SUBFOLDERS = ["*/*"]
 CHUNK_BYTES = 1 << 20
 
 Report = Callable[[str], None]
@@ -132,7 +130,13 @@ def fetch_from_hub(base_id: str, target: Path, revision: str) -> None:
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
-        snapshot_download(base_id, revision=revision, local_dir=target, **HUB_PATTERNS)
+        snapshot_download(
+            base_id,
+            revision=revision,
+            local_dir=target,
+            allow_patterns=HUB_FILES,
+            ignore_patterns=HUB_SUBFOLDERS,
+        )
     except (OSError, HfHubHTTPError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise RuntimeError(f"{base_id} at {revision} cannot be fetched from the Hub: {reason}") from error
