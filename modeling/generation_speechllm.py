@@ -9,8 +9,16 @@ from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaLis
 from ..configuration.encoder_specs import encoder_spec
 from .greedy_rows import LoopDetector, decode_greedy_rows
 
-# What the row-dropping greedy loop does not do; any of these leaves decoding to the stock loops.
-STOCK_LOOP_FIELDS = ("output_scores", "output_logits", "output_attentions", "output_hidden_states")
+# What the row-dropping greedy loop does not do: any of these leaves decoding to the stock loops.
+OTHER_LOOPS = ("streamer", "assistant_model", "synced_gpus", "custom_generate")
+STOCK_LOOP_FIELDS = (
+    "do_sample",
+    "cache_implementation",
+    "output_scores",
+    "output_logits",
+    "output_attentions",
+    "output_hidden_states",
+)
 
 
 def left_pack(embeds: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -74,14 +82,15 @@ class SpeechGenerationMixin:
     @torch.no_grad()
     def generate(
         self, inputs=None, input_ids=None, input_features=None, input_features_mask=None, attention_mask=None,
-        inputs_embeds=None, labels=None, generation_config=None, **kwargs
+        inputs_embeds=None, labels=None, generation_config=None, stop_loops=True, **kwargs
     ):  # fmt: skip
         """Text ids for a batch of clips.
 
         With features only, the config's default prompt is used and new ids `[B, N]` are returned; with
         `input_ids` `[B, L]` (padded on either side) prompt and new ids, as every decoder does; with `labels`,
         as an evaluating trainer passes them, the prompt ends at the first label and new ids are returned.
-        Each clip may become as many tokens as its duration allows, unless `max_new_tokens` says less.
+        Each clip may become as many tokens as its duration allows, unless `max_new_tokens` says less; a row that
+        repeats itself is cut short, unless `stop_loops` is off.
         """
         input_ids = inputs if input_ids is None else input_ids
         if input_ids is not None and input_ids.is_floating_point():
@@ -105,7 +114,7 @@ class SpeechGenerationMixin:
             budgets = self.token_budgets(self.speech_seconds(input_features, input_features_mask))
             most = settings.get("max_new_tokens") or math.inf
             settings["max_new_tokens"] = min(most, int(budgets.max()))
-            self._add_budgets(settings, kwargs, budgets.to(inputs_embeds.device))
+            self._choose_loop(settings, kwargs, budgets.to(inputs_embeds.device), stop_loops)
         if generation_config is not None:
             kwargs["generation_config"] = GenerationConfig(**settings)
         outputs = super().generate(inputs_embeds=inputs_embeds, attention_mask=attention_mask, **kwargs)
@@ -113,29 +122,17 @@ class SpeechGenerationMixin:
             return outputs
         return _prepend(prompt, outputs)
 
-    def _add_budgets(self, settings: dict, kwargs: dict, budgets: torch.Tensor) -> None:
-        """Choose the loop: the one that drops finished rows where it can, the stock ones with criteria elsewhere."""
+    def _choose_loop(self, settings: dict, kwargs: dict, budgets: torch.Tensor, stop_loops: bool) -> None:
+        """The loop that drops finished rows where it can, the stock ones with criteria elsewhere."""
         setting = {**self.generation_config.to_dict(), **settings, **kwargs}
         beams = setting.get("num_beams") or 1
-        special = [
-            name
-            for name in ("streamer", "assistant_model", "synced_gpus", "custom_generate")
-            if kwargs.get(name)
-        ]
-        special += [name for name in STOCK_LOOP_FIELDS if setting.get(name)]
-        if (
-            beams == 1
-            and not setting.get("do_sample")
-            and not special
-            and not setting.get("cache_implementation")
-        ):
-            kwargs["custom_generate"], kwargs["token_budgets"] = decode_greedy_rows, budgets
+        other_loop = any(kwargs.get(name) for name in OTHER_LOOPS) or any(setting.get(n) for n in STOCK_LOOP_FIELDS)
+        if beams == 1 and not other_loop:
+            kwargs.update(custom_generate=decode_greedy_rows, token_budgets=budgets, stop_loops=stop_loops)
             return
-        criteria = StoppingCriteriaList(kwargs.pop("stopping_criteria", None) or [])
-        copies = beams * (setting.get("num_return_sequences") or 1) if beams == 1 else beams
-        kwargs["stopping_criteria"] = StoppingCriteriaList(
-            [*criteria, RowBudget(budgets, copies), LoopCriterion()]
-        )
+        copies = beams if beams > 1 else setting.get("num_return_sequences") or 1
+        criteria = [*(kwargs.pop("stopping_criteria", None) or []), RowBudget(budgets, copies)]
+        kwargs["stopping_criteria"] = StoppingCriteriaList(criteria + [LoopCriterion()] * stop_loops)
 
     def _embed(self, input_ids, attention_mask, labels, input_features, input_features_mask):
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask

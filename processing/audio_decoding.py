@@ -5,6 +5,7 @@ Every decoder yields `(sampling rate, float32 mono block)` and raises `Unreadabl
 
 from __future__ import annotations
 
+import codecs
 import io
 import os
 import shutil
@@ -17,7 +18,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from .audio_truncation import file_size, ogg_page_is_cut, read_at, samples_missing, walk_mpeg
+from .audio_truncation import FORGIVEN_FRAMES, file_size, ogg_page_is_cut, read_at, samples_missing, walk_mpeg
 
 try:
     import soundfile
@@ -56,8 +57,13 @@ MAGIC = (
     (0, b"MAC ", "ape"),
 )
 SOUNDFILE_FORMATS = ("wav", "flac", "ogg", "mp2", "mp3", "aiff", "au", "w64", "caf")
-# What ffmpeg logs, with exit code 0, when its input ends early.
-FFMPEG_TRUNCATION_SIGNS = ("partial file", "File ended prematurely", "Input buffer exhausted")
+# What ffmpeg logs when its input ends early, mostly with exit code 0.
+FFMPEG_TRUNCATION_SIGNS = (
+    "partial file",
+    "moov atom not found",
+    "File ended prematurely",
+    "Input buffer exhausted",
+)
 
 
 class UnreadableAudio(ValueError):  # noqa: N818 - a reason, which becomes an error once the source is named
@@ -105,8 +111,11 @@ def _format_name(head: bytes) -> str | None:
 
 
 def _is_text(head: bytes) -> bool:
-    # The last character of the head may be cut.
-    return b"\0" not in head and "\ufffd" not in head.decode("utf-8", "replace")[:-3]
+    try:
+        # Incremental, because the head may end inside a character.
+        return "\0" not in codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        return False
 
 
 def _refuse_truncated(file: BinaryIO, form: str) -> None:
@@ -187,7 +196,7 @@ def _open_soundfile(file: BinaryIO, form: str):
         return None
     stream = walk_mpeg(file) if form == "mp3" else None
     promised = stream.promised_frames if stream is not None else None
-    if stream is not None and (promised is None or promised + 2 < stream.whole_frames):
+    if stream is not None and (promised is None or promised + FORGIVEN_FRAMES < stream.whole_frames):
         # libsndfile stops where it guesses the end: less than half way in an mp3 of variable bit rate without
         # a Xing header, and after the first of several joined files.
         file = _Spliced(stream.counting_header(), file, stream.start)  # type: ignore[assignment]

