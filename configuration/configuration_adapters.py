@@ -7,16 +7,17 @@ sides belong to the encoder and the decoder, so they are no field here: an adapt
 from dataclasses import field
 from typing import ClassVar, Literal
 
-from huggingface_hub.dataclasses import strict
-from huggingface_hub.errors import StrictDataclassError
-
-from .configuration_strict import StrictConfig
+from .configuration_strict import StrictConfig, strict_config
 from .speech_lengths import LengthSteps
 
 
-@strict
+@strict_config
 class AdapterConfig(StrictConfig):
     """What all bridge adapters have in common: a chain of lengths and fields that are sizes or rates."""
+
+    @classmethod
+    def described(cls) -> str:
+        return f"adapter {cls.model_type!r}"
 
     def length_steps(self) -> LengthSteps:
         """The chain encoder frames -> speech tokens; here one token for every frame."""
@@ -50,7 +51,7 @@ class AdapterConfig(StrictConfig):
             raise ValueError(f"hidden_size={width} must be a multiple of num_attention_heads={heads}")
 
 
-@strict
+@strict_config
 class MLPAdapterConfig(AdapterConfig):
     """Neighbouring frames stacked into one, then two linear layers (Tiny Audio's projector)."""
 
@@ -69,7 +70,7 @@ class MLPAdapterConfig(AdapterConfig):
         return [["windows", self.stack_factor, 1]]
 
 
-@strict
+@strict_config
 class PrefixAdapterConfig(AdapterConfig):
     """Learned prefix tokens that read the speech through cross-attention (Arabic Speech Adapter)."""
 
@@ -103,7 +104,7 @@ class PrefixAdapterConfig(AdapterConfig):
         return 8192 if self.hidden_size is None else 2 * self.hidden_size
 
 
-@strict
+@strict_config
 class TransformerAdapterConfig(AdapterConfig):
     """A transformer encoder between two linear layers (the FunASR-Qwen4B adaptor)."""
 
@@ -132,7 +133,7 @@ class TransformerAdapterConfig(AdapterConfig):
             )
 
 
-@strict
+@strict_config
 class ConvAdapterConfig(AdapterConfig):
     """Strided convolutions that shorten the clip, then two linear layers."""
 
@@ -158,7 +159,7 @@ class ConvAdapterConfig(AdapterConfig):
             raise ValueError(f"kernel_size={self.kernel_size} must be odd: a kernel has a middle frame")
 
 
-@strict
+@strict_config
 class QFormerAdapterConfig(AdapterConfig):
     """A few learned queries for every window of frames, which they read through cross-attention."""
 
@@ -176,7 +177,7 @@ class QFormerAdapterConfig(AdapterConfig):
         return [["windows", self.window_frames, self.tokens_per_window]]
 
 
-@strict
+@strict_config
 class MoEAdapterConfig(AdapterConfig):
     """Stacked frames through one shared expert and the best few of several routed ones."""
 
@@ -205,11 +206,7 @@ def adapter_config(kind: str, **fields) -> AdapterConfig:
     """The config of a bridge adapter of that kind; a kind or field it does not know is a `ValueError`."""
     if kind not in ADAPTER_CONFIGS:
         raise ValueError(f"unknown adapter {kind!r}; there are {', '.join(sorted(ADAPTER_CONFIGS))}")
-    try:
-        return ADAPTER_CONFIGS[kind](**fields)
-    except StrictDataclassError as error:
-        # The library's message runs over two lines and does not say which adapter is meant.
-        raise ValueError(f"adapter {kind!r}: {error.__cause__ or error}") from error
+    return ADAPTER_CONFIGS[kind](**fields)
 
 
 def adapter_config_from(given: dict | AdapterConfig) -> AdapterConfig:

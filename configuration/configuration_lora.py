@@ -1,13 +1,13 @@
 """LoRA on the frozen bases of a bridge: which linears, how wide, how strong."""
 
-from huggingface_hub.dataclasses import strict
+from collections.abc import Mapping
 
-from .configuration_strict import StrictConfig, refuse_unknown
+from .configuration_strict import StrictConfig, refuse_unknown, strict_config
 
 LORA_SLOTS = ("encoder", "decoder")
 
 
-@strict
+@strict_config
 class LoraConfig(StrictConfig):
     """One LoRA adapter. Names of the fields are PEFT's, so that a PEFT folder reads as one of these.
 
@@ -18,7 +18,7 @@ class LoraConfig(StrictConfig):
 
     r: int = 8
     lora_alpha: float | int = 16
-    lora_dropout: float = 0.0
+    lora_dropout: float | int = 0.0
     target_modules: list[str] | None = None
 
     def __post_init__(self, **kwargs):
@@ -31,6 +31,11 @@ class LoraConfig(StrictConfig):
             raise ValueError(f"r must be at least 1, not {self.r}")
         if not 0 <= self.lora_dropout < 1:
             raise ValueError(f"lora_dropout must be in [0, 1), not {self.lora_dropout}")
+
+    def validate_targets(self):
+        """Without a target there is nothing to train, and "" would be the ending of every name."""
+        if not self.target_modules or not all(self.target_modules):
+            raise ValueError('target_modules must name linears, such as ["q_proj", "v_proj"]')
 
     @property
     def scaling(self) -> float:
@@ -51,4 +56,6 @@ def lora_config(value) -> LoraConfig:
     # By model_type, not by class: a checkpoint folder's copy of this file defines the class once more.
     if getattr(value, "model_type", None) == LoraConfig.model_type:
         value = value.to_dict()
+    if not isinstance(value, Mapping):
+        raise ValueError(f"a slot of lora_config holds fields such as {{'r': 8}}, not {value!r}")
     return LoraConfig(**value)

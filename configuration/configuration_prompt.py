@@ -1,9 +1,11 @@
 """The prompt as data, and the one place that renders it, for training and for inference."""
 
-from huggingface_hub.dataclasses import strict
+from collections.abc import Mapping
+from string import Formatter
+
 from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
-from .configuration_strict import StrictConfig, suggest
+from .configuration_strict import StrictConfig, strict_config, suggest
 
 AUDIO_TOKEN = "<|audio|>"
 
@@ -14,7 +16,7 @@ TASKS = {
 }
 
 
-@strict
+@strict_config
 class PromptConfig(StrictConfig):
     """Layout of what the decoder reads before it answers.
 
@@ -42,6 +44,18 @@ class PromptConfig(StrictConfig):
             raise ValueError(f"user must hold the slot {{audio}} exactly once, not as in {self.user!r}")
         if "{user}" not in self.plain:
             raise ValueError(f"plain must hold the slot {{user}}, not be {self.plain!r}")
+        _check_slots("user", self.user, {"audio", "instruction", "context"})
+        _check_slots("plain", self.plain, {"system", "user"})
+        _check_slots("language", self.language, {"language"})
+        _check_slots("context", self.context, {"context"})
+        for task, instruction in self.tasks.items():
+            _check_slots(f"task {task!r}", instruction, {"language"})
+
+    def validate_audio_token(self):
+        """Only the slot `{audio}` becomes the placeholder; a second one written out has no speech to hold."""
+        texts = [self.system or "", self.user, self.plain, self.language, self.context, *self.tasks.values()]
+        if any(AUDIO_TOKEN in text for text in texts):
+            raise ValueError(f"write {{audio}} where the speech goes, not {AUDIO_TOKEN}")
 
     def user_text(self, audio: str = AUDIO_TOKEN, task="transcribe", language=None, context=None) -> str:
         """The user's turn; `language` is a code ("it") or a name, `context` words that may occur."""
@@ -70,6 +84,16 @@ class PromptConfig(StrictConfig):
         return start + self.plain.format(system=system_text, user=user)
 
 
+def _check_slots(name: str, text: str, known: set[str]) -> None:
+    """Refuse a slot that nothing fills, and a brace that belongs to none."""
+    try:
+        slots = {slot for _, slot, _, _ in Formatter().parse(text) if slot is not None}
+    except ValueError as error:
+        raise ValueError(f"{name}={text!r}: {error}; write a brace of its own as {{{{ or }}}}") from error
+    for slot in sorted(slots - known):
+        raise ValueError(f"{name} has no slot {slot!r}; {suggest(slot, known)}")
+
+
 def starts_with_bos(tokenizer) -> bool:
     """Whether this tokenizer begins plain text with its BOS: only then has the decoder been trained so."""
     ids = tokenizer("a").input_ids
@@ -85,4 +109,6 @@ def prompt_config(value) -> PromptConfig:
     """A `PromptConfig` from `None`, itself, or a mapping of its fields."""
     if getattr(value, "model_type", None) == PromptConfig.model_type:
         value = value.to_dict()
+    if value is not None and not isinstance(value, Mapping):
+        raise ValueError(f"a prompt is described by fields such as {{'system': '...'}}, not by {value!r}")
     return PromptConfig(**(value or {}))

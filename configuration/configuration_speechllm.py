@@ -1,22 +1,33 @@
 """`SpeechLLMConfig`: what a model is, slot by slot."""
 
-from typing import Literal
+import copy
+from typing import Any, Literal
 
-from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 from transformers.models.auto import modeling_auto
 
-from .base_resolution import base_config, hub_arguments, load_base
+from .base_resolution import HUB_ARGUMENTS, base_config, hub_arguments, load_base
 from .configuration_adapters import adapter_config_from
 from .configuration_lora import lora_slots
 from .configuration_prompt import AUDIO_TOKEN, prompt_config
-from .configuration_strict import StrictConfig, refuse_unknown
+from .configuration_strict import StrictConfig, refuse_unknown, strict_config
 from .encoder_specs import encoder_spec
 from .speech_lengths import LengthSteps, chain_length
 
 
-@strict
+# What `from_bases` finds out by itself: a caller who says it too may say something else.
+SETTLED_BY_BASES = {
+    "audio_config": "encoder",
+    "encoder_id": "encoder",
+    "text_config": "decoder",
+    "decoder_id": "decoder",
+    "adapter_config": "adapter",
+    "bases_included": "save_pretrained(include_bases=True)",
+}
+
+
+@strict_config
 class SpeechLLMConfig(StrictConfig):
     """Encoder, adapter, decoder and, optionally, LoRA: the four slots of a speech recognizer.
 
@@ -32,11 +43,12 @@ class SpeechLLMConfig(StrictConfig):
         "text_config": SubConfigSpec(config_class=AutoConfig, model_type="llama"),
     }
 
-    audio_config: dict | PreTrainedConfig | None = None
-    text_config: dict | PreTrainedConfig | None = None
-    adapter_config: dict | PreTrainedConfig | None = None
+    # Any: given as a dict or a config, and always a config once the constructor is done.
+    audio_config: Any = None
+    text_config: Any = None
+    adapter_config: Any = None
     lora_config: dict | None = None
-    prompt_config: dict | PreTrainedConfig | None = None
+    prompt_config: Any = None
 
     encoder_id: str | None = None
     encoder_revision: str | None = None
@@ -54,6 +66,12 @@ class SpeechLLMConfig(StrictConfig):
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs):
+        for name in ("audio_config", "text_config", "adapter_config"):
+            given = getattr(self, name)
+            if not isinstance(given, (dict, PreTrainedConfig, type(None))):
+                raise ValueError(f"{name} must be a config or a dict of its fields, not {given!r}")
+            # A model writes its dtype and attention into its sub-configs: not into those of a caller.
+            setattr(self, name, copy.deepcopy(given))
         super().__post_init__(**kwargs)
         self.adapter_config = adapter_config_from(self.adapter_config or {"model_type": "mlp"})
         self.lora_config = lora_slots(self.lora_config)
@@ -62,12 +80,29 @@ class SpeechLLMConfig(StrictConfig):
 
     def validate_bases(self):
         encoder_spec(self.audio_config)
-        if getattr(self.text_config, "is_encoder_decoder", False):
+        if getattr(self.text_config, "is_encoder_decoder", False) or not has_causal_model(self.text_config):
             raise ValueError(
                 f"the decoder must be a causal language model, not {self.text_config.model_type}"
             )
         if bool(self.encoder_id) != bool(self.decoder_id):
             raise ValueError("encoder_id and decoder_id are named together or not at all")
+        if self.bases_included and not self.encoder_id:
+            raise ValueError("bases_included says where named bases are; without encoder_id it means nothing")
+
+    def validate_encoder_padding(self):
+        """Only an encoder with a fixed number of positions has a maximum to pad to."""
+        if self.encoder_padding == "max_length" and self.max_inputs is None:
+            raise ValueError(
+                f"encoder_padding='max_length' is for encoders of a fixed length such as whisper; "
+                f"{self.audio_config.model_type} takes any length: use 'longest'"
+            )
+
+    def validate_budget(self):
+        """A clip must be allowed at least one token, or nothing could be said about it."""
+        if self.tokens_per_second < 0 or self.extra_tokens < 0:
+            raise ValueError("tokens_per_second and extra_tokens must be at least 0")
+        if self.tokens_per_second + self.extra_tokens == 0:
+            raise ValueError("tokens_per_second and extra_tokens are both 0: no clip could become any text")
 
     def validate_prompt_ids(self):
         if self.prompt_ids is not None and self.prompt_ids.count(-1) != 1:
@@ -80,6 +115,11 @@ class SpeechLLMConfig(StrictConfig):
     def references_bases(self) -> bool:
         """Whether the checkpoint holds only what was trained and names its bases."""
         return bool(self.encoder_id) and not self.bases_included
+
+    @property
+    def max_inputs(self) -> int | None:
+        """Most model inputs (mel frames, samples) a clip may have; `None` where any length goes."""
+        return encoder_spec(self.audio_config).max_inputs(self.audio_config)
 
     @property
     def input_steps(self) -> LengthSteps:
@@ -115,18 +155,19 @@ class SpeechLLMConfig(StrictConfig):
         say how to fetch ("token"). The default prompt is rendered with the decoder's tokenizer.
         """
         hub = hub_arguments(fields)
-        fields = {name: value for name, value in fields.items() if name not in hub}
-        adapter_config = adapter_config_from({"model_type": adapter})
-        refuse_unknown(
-            f"a model with adapter {adapter!r}", fields, cls.own_fields() | adapter_config.own_fields()
+        own, adapter_fields = cls._sort_fields(
+            adapter, {name: value for name, value in fields.items() if name not in HUB_ARGUMENTS}
         )
-        own = {name: fields.pop(name) for name in list(fields) if name in cls.own_fields()}
+        # Both are small and may be misspelt; bases may have to be downloaded.
+        adapter_config, prompt = adapter_config_from(adapter_fields), prompt_config(own.get("prompt_config"))
+        lora_slots(own.get("lora_config"))
         audio, own["encoder_revision"] = base_config(encoder, own.get("encoder_revision"), bases, **hub)
         text, own["decoder_revision"] = base_config(decoder, own.get("decoder_revision"), bases, **hub)
+        own["prompt_config"] = prompt
         config = cls(
             audio_config=audio,
             text_config=text,
-            adapter_config={"model_type": adapter, **fields},
+            adapter_config=adapter_config,
             encoder_id=encoder,
             decoder_id=decoder,
             **own,
@@ -135,6 +176,19 @@ class SpeechLLMConfig(StrictConfig):
             load_base(AutoTokenizer.from_pretrained, decoder, config.decoder_revision, bases, **hub)
         )
         return config
+
+    @classmethod
+    def _sort_fields(cls, adapter: str, fields: dict) -> tuple[dict, dict]:
+        """Fields of this config, and a dict of the adapter's; one that is neither's is a `ValueError`."""
+        for name in fields:
+            if name in SETTLED_BY_BASES:
+                raise ValueError(f"from_bases finds {name!r} by itself: say it through {SETTLED_BY_BASES[name]}")
+        own_names = cls.own_fields() - set(SETTLED_BY_BASES)
+        adapter_names = adapter_config_from({"model_type": adapter}).own_fields()
+        refuse_unknown(f"a model with adapter {adapter!r}", fields, own_names | adapter_names)
+        own = {name: value for name, value in fields.items() if name in own_names}
+        of_adapter = {name: value for name, value in fields.items() if name not in own_names}
+        return own, {"model_type": adapter, **of_adapter}
 
     def set_tokens(self, tokenizer) -> None:
         """Take the ids that depend on the tokenizer: audio placeholder, padding, default prompt."""
@@ -146,14 +200,25 @@ class SpeechLLMConfig(StrictConfig):
         self.prompt_ids = [-1 if token == self.audio_token_id else token for token in ids]
 
 
+def has_causal_model(text_config) -> bool:
+    """Whether `AutoModelForCausalLM` can make a model of this config: stock, registered, or remote code."""
+    return (
+        text_config.model_type in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+        or type(text_config) in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING
+        or "AutoModelForCausalLM" in (getattr(text_config, "auto_map", None) or {})
+    )
+
+
 def add_audio_token(tokenizer) -> None:
     """Give a tokenizer the placeholder for speech and, if it has none, a padding token."""
+    if tokenizer.eos_token_id is None:
+        raise ValueError("this decoder's tokenizer has no end token, so no text would end: set its eos_token")
     if AUDIO_TOKEN not in tokenizer.get_vocab():
         tokenizer.add_special_tokens(
             {"extra_special_tokens": [AUDIO_TOKEN]}, replace_extra_special_tokens=False
         )
     if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token or AUDIO_TOKEN
+        tokenizer.pad_token = tokenizer.eos_token
 
 
 def _shipped_with_every_checkpoint():

@@ -1,7 +1,7 @@
 """What the package knows about each speech encoder before any weight is read: inputs, lengths, width."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .configuration_strict import suggest
@@ -12,8 +12,9 @@ from .speech_lengths import LengthSteps
 class EncoderSpec:
     """One family of encoders.
 
-    `feature_steps(feature_extractor)`: samples -> model inputs; `frame_steps(config)`: model inputs -> frames.
+    `feature_steps(feature_extractor)`: samples -> model inputs; `frame_steps(config)`: inputs -> frames.
     `time_axis` is the axis of time in a batch of model inputs, of which a second has `inputs_per_second`.
+    `stock_prefix` is where this encoder stands in the model that `AutoModel` makes of its checkpoint.
     """
 
     feature_steps: Callable[[Any], LengthSteps]
@@ -22,6 +23,7 @@ class EncoderSpec:
     time_axis: int
     inputs_per_second: int
     max_inputs: Callable[[Any], int | None] = lambda config: None
+    stock_prefix: str = ""
 
 
 def _waveform_steps(config) -> LengthSteps:
@@ -48,11 +50,12 @@ ENCODER_SPECS: dict[str, EncoderSpec] = {
         time_axis=2,
         inputs_per_second=100,
         max_inputs=lambda config: 2 * config.max_source_positions,
+        stock_prefix="encoder.",
     ),
     "hubert": _WAVEFORM,
     "wav2vec2": _WAVEFORM,
     "wavlm": _WAVEFORM,
-    "speecht5": _WAVEFORM,
+    "speecht5": replace(_WAVEFORM, stock_prefix="encoder."),
     "wav2vec2-bert": EncoderSpec(
         feature_steps=lambda extractor: [
             ["conv", 400, 160, 0],

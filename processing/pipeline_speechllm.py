@@ -1,26 +1,36 @@
 """`SpeechLLMPipeline`: anything that holds sound in, text out, in batches and in bounded memory."""
 
 import collections
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 import torch
-from transformers import AutomaticSpeechRecognitionPipeline
+from transformers import AutomaticSpeechRecognitionPipeline, GenerationConfig
 
-from ..configuration.configuration_strict import refuse_unknown
+from ..configuration.configuration_strict import suggest
 from ..configuration.encoder_specs import encoder_spec
 from .audio_reading import open_audio
 from .audio_segments import Segment, split_audio
+from .processing_speechllm import is_batch
 
 # Quieter than this (RMS, dB below full scale) nobody speaks, but a language model would go on writing.
 SILENCE_DB = -60.0
 # Segments are gathered, sorted by length and batched in windows of so many batches ...
 WINDOW_BATCHES = 8
-# ... and no more than so many seconds: the bound on memory for long recordings.
+# ... or fewer, once they last so long and fill their batches: the bound on memory for long recordings.
 WINDOW_SECONDS = 600.0
 DEFAULT_BATCH_SIZE = 8
 DEFAULT_CHUNK_SECONDS = 30.0
+# What may be given beside the options, as to every stock pipeline that generates.
+GENERATION_SETTINGS = {
+    "generation_config",
+    *(name for name in vars(GenerationConfig()) if not name.startswith("_")),
+}
+# Stock arguments that have no meaning here, whatever they are set to.
+IGNORED_OPTIONS = ("stride_length_s", "ignore_warning", "num_workers")
+NOTHING = np.zeros(0, dtype=np.float32)
 
 
 @dataclass(frozen=True)
@@ -36,39 +46,52 @@ class TranscriptionOptions:
     chunk_length_s: float | None = None
     batch_size: int = DEFAULT_BATCH_SIZE
     sampling_rate: int | None = None
+    on_error: str = "raise"
     generate_kwargs: dict = field(default_factory=dict)
 
     def __post_init__(self):
+        for name in ("language", "task", "prompt"):
+            value = getattr(self, name)
+            if not (value is None or isinstance(value, str)):
+                raise ValueError(f"{name} is one text for all that is transcribed, not {value!r}")
         if self.return_timestamps == "word":
             raise ValueError(
-                "this checkpoint has no source of word alignment; return_timestamps=True gives the segments' times"
+                "this checkpoint has no source of word alignment; "
+                "return_timestamps=True gives the segments' times"
             )
         if self.return_timestamps not in (True, False):
             raise ValueError(f"return_timestamps is True, False or 'word', not {self.return_timestamps!r}")
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, not {self.batch_size}")
+        if not isinstance(self.batch_size, int) or self.batch_size < 1:
+            raise ValueError(f"batch_size must be a whole number from 1 on, not {self.batch_size!r}")
+        if self.on_error not in ("raise", "return"):
+            raise ValueError(f"on_error is 'raise' or 'return', not {self.on_error!r}")
 
 
 @dataclass
 class Piece:
-    """One segment of one source on its way: what it sounds like, then what it says."""
+    """One segment of a source on its way: what it sounds like, then what it says."""
 
-    source: int
     segment: Segment
     text: str = ""
     confidence: float | None = None
     guarded: str | None = None
+    error: str | None = None
 
     @property
     def timestamp(self) -> tuple[float, float]:
         return (round(self.segment.start, 3), round(self.segment.end, 3))
 
+    def release(self) -> None:
+        """Forget the sound: what was heard is no longer needed, and an hour of it would be much."""
+        self.segment = replace(self.segment, waveform=NOTHING)
+
 
 class SpeechLLMPipeline(AutomaticSpeechRecognitionPipeline):
-    """Transcribes paths, URLs, bytes, arrays, `{"array", "sampling_rate"}`, dataset columns, lists and generators.
+    """Transcribes paths, URLs, bytes, arrays, `{"array", "sampling_rate"}`, and collections of these.
 
     A list gives a list, a generator or dataset an iterator, anything else one result: `{"text": ...}`, with
     `"chunks"`, `"language"`, `"confidence"` where asked for, and `"guarded"` where something was left out.
+    A source that cannot be read ends the call, or with `on_error="return"` has the result `{"error": ...}`.
     """
 
     _load_processor, _load_tokenizer, _load_feature_extractor = True, False, False
@@ -80,80 +103,102 @@ class SpeechLLMPipeline(AutomaticSpeechRecognitionPipeline):
             raise ValueError(
                 "SpeechLLMPipeline needs processor=..., the SpeechLLMProcessor of the checkpoint"
             )
-        super().__init__(model=model, processor=processor, **kwargs)
         processor.check_matches(model.config)
+        super().__init__(model=model, processor=processor, **kwargs)
         if self._batch_size is not None:
             self._forward_params = {"batch_size": self._batch_size, **self._forward_params}
+        # What is wrong with them is told now, not when the first file has been read.
+        self._chosen({})
 
     def _sanitize_parameters(self, **options):
-        # Stock arguments that have no meaning for this pipeline, whatever they are set to.
-        options = {
-            k: v for k, v in options.items() if k not in ("stride_length_s", "ignore_warning", "num_workers")
-        }
+        options = {k: v for k, v in options.items() if v is not None and k not in IGNORED_OPTIONS}
         known = {option.name for option in fields(TranscriptionOptions)}
-        generation = {
-            k: options.pop(k)
-            for k in list(options)
-            if k not in known and hasattr(self.model.generation_config, k)
-        }
-        refuse_unknown("the pipeline", options, known)
+        generation = {k: options.pop(k) for k in list(options) if k in GENERATION_SETTINGS - known}
+        unknown = next((name for name in options if name not in known), None)
+        if unknown:
+            hint = suggest(unknown, known | GENERATION_SETTINGS)
+            # Where nothing is alike, the options alone are a list that is long enough.
+            hint = hint if hint.startswith("did you mean") else f"there are {', '.join(sorted(known))}"
+            raise ValueError(f"the pipeline has no option {unknown!r}; {hint}")
         if generation:
-            options["generate_kwargs"] = {**(options.get("generate_kwargs") or {}), **generation}
+            options["generate_kwargs"] = {**options.get("generate_kwargs", {}), **generation}
         return {}, options, {}
 
     def __call__(self, inputs, **options):
-        """Transcribe `inputs`; `options` are the fields of `TranscriptionOptions`, or settings of `generate`."""
-        _, call_options, _ = self._sanitize_parameters(**{k: v for k, v in options.items() if v is not None})
+        """Transcribe `inputs`; `options`: fields of `TranscriptionOptions`, or settings of `generate`."""
+        _, call_options, _ = self._sanitize_parameters(**options)
+        chosen = self._chosen(call_options)
+        if is_single(inputs):
+            return next(self._results([inputs], chosen))
+        results = self._results(inputs, chosen)
+        return list(results) if isinstance(inputs, (list, tuple)) else results
+
+    def _chosen(self, call_options: dict) -> TranscriptionOptions:
+        """The options of a call over those of the construction."""
         merged = {**self._forward_params, **call_options}
         merged["generate_kwargs"] = {
             **self._generate_kwargs,
             **self._forward_params.get("generate_kwargs", {}),
             **call_options.get("generate_kwargs", {}),
         }
-        chosen = self._with_chunk_length(TranscriptionOptions(**merged))
-        if isinstance(inputs, (list, tuple)) and not (inputs and isinstance(inputs[0], (int, float))):
-            return list(self._results(inputs, chosen))
-        if is_single(inputs):
-            return next(self._results([inputs], chosen))
-        return self._results(inputs, chosen)
+        return self._with_chunk_length(TranscriptionOptions(**merged))
 
     def _with_chunk_length(self, options: TranscriptionOptions) -> TranscriptionOptions:
         spec, audio_config = encoder_spec(self.model.config.audio_config), self.model.config.audio_config
         inputs = spec.max_inputs(audio_config)
-        longest = inputs / spec.inputs_per_second if inputs else None
-        length = options.chunk_length_s or min(DEFAULT_CHUNK_SECONDS, longest or DEFAULT_CHUNK_SECONDS)
-        if length <= 0 or (longest and length > longest):
-            bound = f"more than 0 and at most {longest:g}" if longest else "more than 0"
-            raise ValueError(f"chunk_length_s must be {bound} for this encoder, not {length:g}")
+        longest = inputs / spec.inputs_per_second if inputs else math.inf
+        length = options.chunk_length_s
+        if length is None:
+            length = min(DEFAULT_CHUNK_SECONDS, longest)
+        if not (isinstance(length, (int, float)) and 0 < length <= longest and length < math.inf):
+            bound = f"more than 0 and at most {longest:g}" if inputs else "more than 0"
+            raise ValueError(f"chunk_length_s must be {bound} for this encoder, not {length!r}")
         return replace(options, chunk_length_s=float(length))
 
     def _results(self, sources: Iterable, options: TranscriptionOptions) -> Iterator[dict]:
         """Results in the order of `sources`, each as soon as its last segment is done."""
         open_sources: collections.deque[list[Piece]] = collections.deque()
         for window in self._windows(sources, options, open_sources):
-            for batch in batches(window, options.batch_size):
+            for batch in window.batches():
                 self._forward(batch, options)
             while len(open_sources) > 1 or (open_sources and window.closed):
                 yield self.postprocess(open_sources.popleft(), options)
 
     def _windows(self, sources, options, open_sources) -> "Iterator[Window]":
         """Gather segments up to the bound of a window; `open_sources` gets each source's list of pieces."""
-        window = Window()
-        for number, source in enumerate(sources):
+        window = Window(options.batch_size)
+        for source in sources:
             pieces: list[Piece] = []
-            for segment in self.preprocess(source, options):
-                if window.full(options.batch_size):
-                    window.closed = not pieces
+            open_sources.append(pieces)
+            for piece in self._pieces(source, options):
+                if window.full():
                     yield window
-                    window = Window()
-                piece = Piece(number, segment)
-                if not pieces:
-                    open_sources.append(pieces)
+                    window = Window(options.batch_size)
                 pieces.append(piece)
-                window.add(piece)
-        window.closed = True
-        if window.pieces or open_sources:
+                if piece.guarded is None and piece.error is None:
+                    window.add(piece)
+            # A source of which nothing is left to do waits for no other one.
+            if window.full() or not window.pieces:
+                window.closed = True
+                yield window
+                window = Window(options.batch_size)
+        if window.pieces:
+            window.closed = True
             yield window
+
+    def _pieces(self, source, options: TranscriptionOptions) -> Iterator[Piece]:
+        """A source's segments; where errors are returned, an empty piece that holds one ends them."""
+        try:
+            for segment in self.preprocess(source, options):
+                piece = Piece(segment)
+                if segment.level_db <= SILENCE_DB:
+                    piece.guarded = "silence"
+                    piece.release()
+                yield piece
+        except ValueError as error:
+            if options.on_error == "raise":
+                raise
+            yield Piece(Segment(NOTHING, 0.0, 0.0), error=str(error))
 
     def preprocess(self, source, options: TranscriptionOptions) -> Iterator[Segment]:
         """A source's segments, each no longer than the encoder hears at once."""
@@ -162,31 +207,30 @@ class SpeechLLMPipeline(AutomaticSpeechRecognitionPipeline):
         return split_audio(blocks, rate, options.chunk_length_s)
 
     def _forward(self, batch: list[Piece], options: TranscriptionOptions) -> None:
-        """Write text, confidence and guards into the pieces of a batch."""
-        spoken = [piece for piece in batch if piece.segment.level_db > SILENCE_DB]
-        for piece in batch:
-            piece.guarded = None if piece in spoken else "silence"
-        if not spoken:
-            return
-        with torch.inference_mode():
+        """Write text, confidence and guards into the pieces of a batch, and release their sound."""
+        # Not inference mode: tables that bases cache on their way could never be trained with afterwards.
+        with torch.no_grad():
             inputs = self.processor.apply_transcription_request(
-                [piece.segment.waveform for piece in spoken], options.language, options.prompt, options.task
+                [piece.segment.waveform for piece in batch], options.language, options.prompt, options.task
             ).to(self.model.device)
             generate = {**options.generate_kwargs, "return_dict_in_generate": True}
             outputs = self.model.generate(**inputs, **generate)
         new_ids = outputs.sequences[:, inputs["input_ids"].shape[1] :]
+        if len(new_ids) != len(batch):
+            raise ValueError("the pipeline gives one text a clip; set num_return_sequences to 1")
         texts = self.processor.batch_decode(new_ids)
-        confidences = token_confidence(outputs, new_ids, len(spoken))
+        confidences = token_confidence(outputs, new_ids, self.processor.tokenizer.pad_token_id)
         looped = outputs.get("looped")
-        for row, piece in enumerate(spoken):
+        for row, piece in enumerate(batch):
             piece.text = texts[row].strip()
             piece.confidence = confidences[row]
             piece.guarded = "repetition" if looped is not None and bool(looped[row]) else None
-            # What was heard is no longer needed; an hour of it would be.
-            piece.segment = replace(piece.segment, waveform=np.zeros(0, dtype=np.float32))
+            piece.release()
 
     def postprocess(self, pieces: list[Piece], options: TranscriptionOptions) -> dict:
         """The result of one source from its pieces."""
+        if pieces and pieces[-1].error is not None:
+            return {"error": pieces[-1].error}
         result: dict = {"text": " ".join(piece.text for piece in pieces if piece.text)}
         if options.return_timestamps:
             result["chunks"] = [self._chunk(piece, options) for piece in pieces]
@@ -209,13 +253,17 @@ class SpeechLLMPipeline(AutomaticSpeechRecognitionPipeline):
     def save_pretrained(self, save_directory, **kwargs) -> None:
         """Save the model and its processor; together they load as this pipeline."""
         self.model.save_pretrained(save_directory, **kwargs)
-        self.processor.save_pretrained(save_directory)
+        own = ("include_bases", "state_dict", "max_shard_size", "is_main_process")
+        self.processor.save_pretrained(
+            save_directory, **{name: value for name, value in kwargs.items() if name not in own}
+        )
 
 
 class Window:
     """Segments gathered for sorting. `closed` says that its last source ends in it."""
 
-    def __init__(self):
+    def __init__(self, batch_size: int):
+        self.batch_size = batch_size
         self.pieces: list[Piece] = []
         self.seconds = 0.0
         self.closed = False
@@ -224,32 +272,44 @@ class Window:
         self.pieces.append(piece)
         self.seconds += piece.segment.duration
 
-    def full(self, batch_size: int) -> bool:
-        return len(self.pieces) >= WINDOW_BATCHES * batch_size or self.seconds >= WINDOW_SECONDS
+    def full(self) -> bool:
+        """Whether it holds enough, in whole batches: a few rows take nearly as long as a batch of them."""
+        if not self.pieces or len(self.pieces) % self.batch_size:
+            return False
+        # Single segments need no sorting, and nobody need wait for others.
+        enough = WINDOW_BATCHES * self.batch_size if self.batch_size > 1 else 1
+        return len(self.pieces) >= enough or self.seconds >= WINDOW_SECONDS
+
+    def batches(self) -> Iterator[list[Piece]]:
+        """Longest first: what shares a batch is of about one length, and memory peaks at once."""
+        ordered = sorted(self.pieces, key=lambda piece: -piece.segment.duration)
+        for start in range(0, len(ordered), self.batch_size):
+            yield ordered[start : start + self.batch_size]
 
 
-def batches(window: Window, batch_size: int) -> Iterator[list[Piece]]:
-    """A window's pieces, longest first: what shares a batch is of about one length, and memory peaks at once."""
-    ordered = sorted(window.pieces, key=lambda piece: -piece.segment.duration)
-    for start in range(0, len(ordered), batch_size):
-        yield ordered[start : start + batch_size]
+def token_confidence(outputs, new_ids: torch.Tensor, pad: int) -> list[float | None]:
+    """Geometric mean of the probabilities of each row's tokens; `None` where the decoding kept none.
 
-
-def token_confidence(outputs, new_ids: torch.Tensor, rows: int) -> list[float | None]:
-    """Geometric mean of the probabilities of each row's tokens; `None` where the decoding kept none."""
+    Behind a row's end are padding and zeros; within it, zero is the log-probability of a certain token.
+    """
     logprobs = outputs.get("token_logprobs")
     if logprobs is None:
-        return [None] * rows
-    written = (logprobs != 0).sum(-1).clamp(min=1)
+        return [None] * len(new_ids)
+    places = torch.arange(1, new_ids.shape[1] + 1, device=new_ids.device)
+    written = (((new_ids != pad) | (logprobs != 0)) * places).amax(-1).clamp(min=1)
     return (logprobs.sum(-1) / written).exp().tolist()
 
 
 def is_single(inputs) -> bool:
     """Whether `inputs` is one source, and not a collection of them."""
-    if isinstance(inputs, (str, bytes, bytearray, dict, np.ndarray, torch.Tensor)) or hasattr(inputs, "read"):
+    if isinstance(inputs, (list, tuple)):
+        return not is_batch(inputs)
+    if isinstance(inputs, SINGLE_KINDS) or any(hasattr(inputs, name) for name in SINGLE_METHODS):
         return True
-    return (
-        hasattr(inputs, "__fspath__")
-        or hasattr(inputs, "get_all_samples")
-        or isinstance(inputs, (list, tuple))
-    )
+    # What cannot be gone through is one source, of which reading says what is wrong with it.
+    return not (hasattr(inputs, "__iter__") or hasattr(inputs, "__getitem__"))
+
+
+SINGLE_KINDS = (str, bytes, bytearray, memoryview, dict, np.ndarray, torch.Tensor)
+# Of binary files, paths and audio decoders, some of which can be gone through as well.
+SINGLE_METHODS = ("read", "__fspath__", "get_all_samples")

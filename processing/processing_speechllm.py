@@ -1,14 +1,18 @@
 """`SpeechLLMProcessor`: audio and text in, model inputs out, text back."""
 
+import base64
 from importlib import import_module
+from numbers import Real
+from pathlib import Path
 
 import numpy as np
 import torch
 from transformers import AutoFeatureExtractor, AutoTokenizer, BatchFeature, ProcessorMixin
 
 from ..configuration.base_resolution import hub_arguments, load_base
-from ..configuration.configuration_prompt import AUDIO_TOKEN, prompt_config
+from ..configuration.configuration_prompt import AUDIO_TOKEN, prompt_config, starts_with_bos
 from ..configuration.configuration_speechllm import SpeechLLMConfig, add_audio_token
+from ..configuration.configuration_strict import refuse_unknown
 from ..configuration.encoder_specs import encoder_spec
 from ..configuration.speech_lengths import chain_length, check_steps
 from ..configuration.writing import replacing_files
@@ -18,9 +22,16 @@ from .speech_features import extract_features
 # Shorter clips are followed by silence: no encoder's convolutions reach a frame in less.
 MINIMUM_SECONDS = 0.1
 
+# Arguments of the model's `from_bases` that a processor has no use for.
+MODEL_ARGUMENTS = frozenset(
+    ["dtype", "torch_dtype", "device_map", "quantization_config", "attn_implementation", "max_memory"]
+)
+# What callers of stock processors pass and this one always does.
+USUAL_ARGUMENTS = frozenset(["padding", "return_attention_mask", "add_special_tokens"])
+
 
 class SpeechLLMProcessor(ProcessorMixin):
-    """Feature extractor of the encoder and tokenizer of the decoder, with the prompt and the lengths between them.
+    """The encoder's feature extractor and the decoder's tokenizer, with the prompt and lengths between them.
 
     `feature_steps` (samples -> model inputs) and `input_steps` (model inputs -> speech tokens) are chains for
     `chain_length`; `prompt` holds the fields of `PromptConfig`. `from_bases` fills all of them.
@@ -96,9 +107,9 @@ class SpeechLLMProcessor(ProcessorMixin):
                 "they are not of one checkpoint"
             )
         if self.audio_token_id != config.audio_token_id:
+            own, models = self.audio_token_id, config.audio_token_id
             raise ValueError(
-                f"this processor's audio token is {self.audio_token_id}, the model's {config.audio_token_id}: "
-                "they are not of one checkpoint"
+                f"this processor's audio token is {own}, the model's {models}: they are not of one checkpoint"
             )
 
     def __call__(
@@ -106,32 +117,41 @@ class SpeechLLMProcessor(ProcessorMixin):
     ):
         """Model inputs for clips, for prompts, or for both.
 
-        `audio`: one clip or a list, anything that `read_audio` takes; `sampling_rate`: the rate of bare arrays.
+        `audio`: one clip or a list, anything that `read_audio` takes; `sampling_rate` is that of bare arrays.
         `text`: one prompt or a list, each with one audio placeholder for a clip. Without text only features
         come back, for which the model has a default prompt.
         """
+        refuse_unknown("the processor", kwargs, USUAL_ARGUMENTS)
         if audio is None and text is None:
             raise ValueError("nothing to process: pass audio, text or both")
-        data, counts = {}, []
-        if audio is not None:
-            features, mask = self._process_audio(self.read_clips(audio, sampling_rate))
-            data = {"input_features": features, "input_features_mask": mask}
-            counts = chain_length(mask.sum(-1), self.input_steps).tolist()
-        if text is not None:
-            texts = [text] if isinstance(text, str) else list(text)
-            texts = self._with_placeholders(texts, counts)
-            data |= self._pad([self._ids(prompt) for prompt in texts], padding_side)
-        return BatchFeature(data, tensor_type=return_tensors)
+        waveforms = None if audio is None else self.read_clips(audio, sampling_rate)
+        texts = [text] if isinstance(text, str) else text
+        return BatchFeature(self._inputs(waveforms, texts, padding_side), tensor_type=return_tensors)
+
+    def _inputs(self, waveforms: list[np.ndarray] | None, texts, side: str) -> dict[str, torch.Tensor]:
+        """Model inputs for waveforms at the encoder's rate, for texts with audio slots, or for both."""
+        data: dict[str, torch.Tensor] = {}
+        counts: list[int] = []
+        if waveforms is not None:
+            data, counts = self._speech(waveforms)
+        if texts is None:
+            return data
+        return data | self._pad([self._ids(text) for text in self._with_placeholders(texts, counts)], side)
 
     def read_clips(self, audio, sampling_rate=None) -> list[np.ndarray]:
         """One clip or a list of clips as float32 waveforms at the encoder's rate."""
         clips = audio if is_batch(audio) else [audio]
+        if not clips:
+            raise ValueError("no clips to process: the list is empty")
         return [read_audio(clip, self.sampling_rate, sampling_rate) for clip in clips]
 
-    def _process_audio(self, waveforms: list[np.ndarray], **kwargs) -> tuple[torch.Tensor, torch.Tensor]:
+    def _speech(self, waveforms: list[np.ndarray]) -> tuple[dict[str, torch.Tensor], list[int]]:
+        """Features and mask of clips, and how many speech tokens each will be."""
         shortest = round(MINIMUM_SECONDS * self.sampling_rate)
         padded = [np.pad(w, (0, shortest - len(w))) if len(w) < shortest else w for w in waveforms]
-        return extract_features(self.feature_extractor, padded)
+        features, mask = extract_features(self.feature_extractor, padded)
+        counts = chain_length(mask.sum(-1), self.input_steps).tolist()
+        return {"input_features": features, "input_features_mask": mask}, counts
 
     def _with_placeholders(self, texts: list[str], counts: list[int]) -> list[str]:
         """Widen each text's audio slot to as many placeholders as its clip has tokens."""
@@ -174,7 +194,7 @@ class SpeechLLMProcessor(ProcessorMixin):
         """
         clips = self.read_clips(audio, sampling_rate)
         texts = self._requests(len(clips), language, prompt, task)
-        return self(audio=clips, text=texts, return_tensors=return_tensors)
+        return BatchFeature(self._inputs(clips, texts, "left"), tensor_type=return_tensors)
 
     def apply_training_request(
         self, audio, target, language=None, prompt=None, task="transcribe", sampling_rate=None
@@ -184,63 +204,67 @@ class SpeechLLMProcessor(ProcessorMixin):
         Labels are -100 on prompt, speech and padding; rows are padded on the right.
         """
         clips = self.read_clips(audio, sampling_rate)
-        targets = [target] if isinstance(target, str) else list(target)
-        features, mask = self._process_audio(clips)
-        counts = chain_length(mask.sum(-1), self.input_steps).tolist()
-        prompts = [
-            self._ids(text)
-            for text in self._with_placeholders(self._requests(len(clips), language, prompt, task), counts)
-        ]
+        targets = _one_a_clip("targets", [target] if isinstance(target, str) else target, len(clips))
+        features, counts = self._speech(clips)
+        texts = self._with_placeholders(self._requests(len(clips), language, prompt, task), counts)
+        prompts = [self._ids(text) for text in texts]
         answers = [self._ids(answer) + [self.tokenizer.eos_token_id] for answer in targets]
         rows = [before + after for before, after in zip(prompts, answers, strict=True)]
         labels = [[-100] * len(before) + after for before, after in zip(prompts, answers, strict=True)]
-        data = self._pad(rows, "right", labels)
-        return BatchFeature({**data, "input_features": features, "input_features_mask": mask})
+        return BatchFeature({**self._pad(rows, "right", labels), **features})
 
     def _requests(self, count: int, language, prompt, task) -> list[str]:
-        def each(value):
-            return value if isinstance(value, (list, tuple)) else [value] * count
-
+        """The prompts of `count` clips, each with one audio slot."""
         layout = prompt_config(self.prompt)
-        slots = zip(each(language), each(prompt), each(task), strict=True)
-        texts = [
+        slots = zip(
+            _one_a_clip("languages", language, count),
+            _one_a_clip("prompts", prompt, count),
+            _one_a_clip("tasks", task, count),
+            strict=True,
+        )
+        return [
             layout.render(self.tokenizer, language=one, context=words, task=kind or "transcribe")
             for one, words, kind in slots
         ]
-        if len(texts) != count:
-            raise ValueError(f"{len(texts)} languages, prompts or tasks for {count} clips")
-        return texts
 
     def apply_chat_template(
-        self, conversation, chat_template=None, tokenize=True, add_generation_prompt=True, **kwargs
+        self,
+        conversation,
+        chat_template=None,
+        tokenize=False,
+        return_dict=False,
+        return_tensors="pt",
+        sampling_rate=None,
+        processor_kwargs=None,
+        **kwargs,
     ):
-        """A conversation, or a list of them, whose messages may hold audio, as text or as model inputs.
+        """As the stock method: a conversation, or a list of them, as text, or tokenized with its audio.
 
         A message's content is text or a list of `{"type": "text", "text": ...}` and
-        `{"type": "audio", "audio" | "path" | "url": ...}`.
+        `{"type": "audio", "audio" | "path" | "url": ...}`. `return_dict=True` gives all model inputs,
+        otherwise only ids come back. `kwargs` go to the template.
         """
-        conversations = [conversation] if isinstance(conversation[0], dict) else conversation
-        kwargs.setdefault("enable_thinking", False)
-        kwargs = {
-            name: value for name, value in kwargs.items() if name not in ("return_dict", "processor_kwargs")
-        }
-        return_tensors, clips, texts = kwargs.pop("return_tensors", "pt"), [], []
+        single = isinstance(conversation[0], dict)
+        conversations = [conversation] if single else conversation
+        template = chat_template or self.chat_template or self.tokenizer.chat_template
+        clips: list = []
+        texts = []
         for turns in conversations:
-            messages = [{**turn, "content": _flatten_content(turn["content"], clips)} for turn in turns]
-            if chat_template or self.tokenizer.chat_template:
-                text = self.tokenizer.apply_chat_template(
-                    messages,
-                    chat_template=chat_template,
-                    tokenize=False,
-                    add_generation_prompt=add_generation_prompt,
-                    **kwargs,
-                )
-            else:
-                text = "\n".join(message["content"] for message in messages) + "\n"
-            texts.append(text)
+            messages = [{**turn, "content": _flatten_content(turn.get("content"), clips)} for turn in turns]
+            texts.append(self._conversation_text(messages, template, kwargs))
         if not tokenize:
-            return texts[0] if isinstance(conversation[0], dict) else texts
-        return self(audio=clips or None, text=texts, return_tensors=return_tensors)
+            return texts[0] if single else texts
+        arguments = {"sampling_rate": sampling_rate, **(processor_kwargs or {})}
+        inputs = self(clips or None, texts, return_tensors=return_tensors, **arguments)
+        return inputs if return_dict else inputs["input_ids"]
+
+    def _conversation_text(self, messages: list[dict], template: str | None, variables: dict) -> str:
+        if template is None:
+            start = self.tokenizer.bos_token if starts_with_bos(self.tokenizer) else ""
+            return start + "\n".join(message["content"] for message in messages) + "\n"
+        return self.tokenizer.apply_chat_template(
+            messages, chat_template=template, tokenize=False, **{"enable_thinking": False, **variables}
+        )
 
     def decode(self, *args, skip_special_tokens: bool = True, **kwargs):
         """Text of ids `[N]` or `[B, N]`, without special tokens."""
@@ -249,9 +273,9 @@ class SpeechLLMProcessor(ProcessorMixin):
     batch_decode = decode
 
     def save_pretrained(self, save_directory, push_to_hub: bool = False, **kwargs):
-        """As the stock method; also writes the code that loads the processor where the package is not installed."""
+        """As the stock method; also writes the code that loads the processor without this package."""
         if push_to_hub:
-            return self.push_to_hub(kwargs.pop("repo_id", str(save_directory)), **kwargs)
+            return self.push_to_hub(kwargs.pop("repo_id", Path(save_directory).name), **kwargs)
         with replacing_files(save_directory) as folder:
             super().save_pretrained(folder, **kwargs)
             if self._auto_class is None:
@@ -259,31 +283,41 @@ class SpeechLLMProcessor(ProcessorMixin):
         return None
 
 
-# Arguments of the model's `from_bases` that a processor has no use for.
-MODEL_ARGUMENTS = (
-    "dtype",
-    "torch_dtype",
-    "device_map",
-    "quantization_config",
-    "attn_implementation",
-    "max_memory",
-)
-
-
 def is_batch(audio) -> bool:
     """Whether `audio` is a list of clips, and not one clip given as a list of samples."""
-    return isinstance(audio, (list, tuple)) and not (len(audio) > 0 and isinstance(audio[0], (int, float)))
+    return isinstance(audio, (list, tuple)) and not (len(audio) > 0 and isinstance(audio[0], Real))
+
+
+def _one_a_clip(name: str, value, count: int) -> list:
+    """`value` for every clip, or as it is where it is a list."""
+    if not isinstance(value, (list, tuple)):
+        return [value] * count
+    if len(value) != count:
+        raise ValueError(f"{len(value)} {name} for {count} clips; give one a clip")
+    return list(value)
 
 
 def _flatten_content(content, clips: list) -> str:
     """A message's content as text with audio slots; its audio is appended to `clips`."""
-    if isinstance(content, str):
-        return content
+    if content is None or isinstance(content, str):
+        return content or ""
     texts = []
     for part in content:
-        if part["type"] == "audio":
-            clips.append(next(part[key] for key in ("audio", "path", "url") if key in part))
+        if part["type"] == "text":
+            texts.append(part["text"])
+        elif part["type"] == "audio":
+            clips.append(_audio_of(part))
             texts.append(AUDIO_TOKEN)
         else:
-            texts.append(part["text"])
+            raise ValueError(f"messages hold text and audio, not {part['type']!r}")
     return "".join(texts)
+
+
+def _audio_of(part: dict):
+    source = next((part[key] for key in ("audio", "path", "url") if part.get(key) is not None), None)
+    if source is None:
+        raise ValueError(f"an audio part names its sound in audio, path or url, not only in {sorted(part)}")
+    # Servers of the OpenAI protocol hand uploads over so.
+    if isinstance(source, str) and source.startswith("data:"):
+        return base64.b64decode(source.partition(",")[2])
+    return source

@@ -13,7 +13,6 @@ import json
 import os
 import platform
 import shutil
-import time
 from collections.abc import Sequence
 
 from packaging.requirements import Requirement
@@ -27,8 +26,7 @@ PACKAGE = "speechllm"
 EXTRAS_NOT_SHOWN = {"dev", "all"}
 # Used where present, required by no extra: resampling, quantized bases, conversion of GGUF files.
 USED_IF_PRESENT = ("librosa", "bitsandbytes", "torchao", "gguf")
-MATMUL_SIZE = 512
-MATMUL_SECONDS = 0.2  # per dtype
+MATMUL_SECONDS = 0.2
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -127,21 +125,10 @@ def examine_devices() -> dict:
             {"name": properties.name, "memory_gib": round(properties.total_memory / 2**30, 1)}
         )
     devices["mps"] = torch.backends.mps.is_available()
-    seconds = {dtype: matmul_seconds(torch, dtype) for dtype in (torch.float32, torch.bfloat16)}
-    devices["cpu_bfloat16_speedup"] = round(seconds[torch.float32] / seconds[torch.bfloat16], 2)
+    from ..device_choice import bfloat16_speedup
+
+    devices["cpu_bfloat16_speedup"] = round(bfloat16_speedup(seconds=MATMUL_SECONDS), 2)
     return devices
-
-
-def matmul_seconds(torch, dtype) -> float:
-    """Fastest of the (512, 512) products that fit into a fifth of a second; the first one only warms up."""
-    matrix = torch.ones(MATMUL_SIZE, MATMUL_SIZE, dtype=dtype)
-    matrix @ matrix
-    fastest, begin = float("inf"), time.perf_counter()
-    while time.perf_counter() - begin < MATMUL_SECONDS:
-        started = time.perf_counter()
-        matrix @ matrix
-        fastest = min(fastest, time.perf_counter() - started)
-    return fastest
 
 
 def examine_hub() -> dict:

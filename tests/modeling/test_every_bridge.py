@@ -1,12 +1,14 @@
 """Every encoder with every adapter: batches, lengths, gradients, checkpoints. Derived from the tables."""
 
+import numpy as np
 import pytest
 import torch
+from conftest import glide
 from safetensors.torch import load_file
 from tiny_bases import ENCODER_NAMES
 from transformers import AutoFeatureExtractor
 
-from speechllm import SpeechLLMForConditionalGeneration
+from speechllm import SpeechLLMForConditionalGeneration, SpeechLLMPipeline
 from speechllm.modeling.adapters.adapter_table import ADAPTERS
 from speechllm.processing.speech_features import extract_features
 
@@ -67,3 +69,15 @@ def test_checkpoint_holds_the_bridge_alone_and_comes_back_bit_for_bit(bridge, cl
         ids, mask = model.default_prompt(**features(clips))
         expected = model(input_ids=ids, attention_mask=mask, **features(clips)).logits
         assert torch.equal(again(input_ids=ids, attention_mask=mask, **features(clips)).logits, expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("encoder", ENCODER_NAMES)
+def test_32_clips_of_a_third_to_29_seconds_give_the_same_text_in_one_batch(compose, encoder):
+    generator = np.random.default_rng(11)
+    clips = [glide(seconds, generator) for seconds in generator.permutation(np.linspace(0.3, 29.0, 32))]
+    model, processor = compose(encoder, "llama_tied", "mlp")
+    asr = SpeechLLMPipeline(model, processor, device="cpu", max_new_tokens=8)
+    together = [result["text"] for result in asr(clips, batch_size=32)]
+    assert together == [asr(clip, batch_size=1)["text"] for clip in clips]
+    assert len(set(together)) > 3

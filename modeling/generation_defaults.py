@@ -1,0 +1,34 @@
+"""The settings a fresh model generates with, and those that nobody set."""
+
+import copy
+
+from transformers import GenerationConfig
+
+# Without speech there is no budget to go by; with speech it is what an hour-long prompt may not exceed.
+MAX_NEW_TOKENS = 1024
+# The stock pipeline takes 5 beams where these are not written down.
+ALWAYS_WRITTEN = ("num_beams", "do_sample")
+
+
+def default_generation(config, base: GenerationConfig) -> GenerationConfig:
+    """Greedy, one beam, the decoder's own ends. Its sampling settings are for chat, not for transcripts."""
+    return GenerationConfig(
+        num_beams=1,
+        do_sample=False,
+        max_new_tokens=MAX_NEW_TOKENS,
+        eos_token_id=base.eos_token_id,
+        pad_token_id=config.pad_token_id,
+        bos_token_id=base.bos_token_id,
+    )
+
+
+def without_stock_defaults(settings: GenerationConfig) -> GenerationConfig:
+    """A copy without what is the library's default anyway.
+
+    An evaluating trainer writes all defaults into its model's settings, a `max_length` of 20 among them.
+    """
+    settings = copy.deepcopy(settings)
+    for name, default in settings._get_default_generation_params().items():
+        if name not in ALWAYS_WRITTEN and getattr(settings, name, None) == default:
+            setattr(settings, name, None)
+    return settings
