@@ -48,7 +48,7 @@ def local_base(base_id: str, bases: str | os.PathLike | None = None) -> Path | N
 
 
 def resolve_base(base_id: str, revision: str | None = None, bases=None) -> tuple[str, dict]:
-    """What to pass to `from_pretrained`, and with which keywords: `(folder, {})` or `(id, {"revision": ...})`.
+    """What to pass to `from_pretrained`, and the keywords to it: `(folder, {})` or `(id, {"revision": ...})`.
 
     A folder whose manifest names another revision than the pinned one is refused: its weights may differ.
     """

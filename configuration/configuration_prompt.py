@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from string import Formatter
+from typing import Any
 
 from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
@@ -29,7 +30,7 @@ class PromptConfig(StrictConfig):
     system: str | None = None
     user: str = "{audio}\n{instruction}{context}"
     plain: str = "{system}{user}\n"
-    tasks: dict[str, str] | None = None
+    tasks: Any = None  # dict of instructions; None for TASKS
     language: str = " in {language}"
     context: str = " These words may occur: {context}."
     chat: bool = True
@@ -38,6 +39,8 @@ class PromptConfig(StrictConfig):
         super().__post_init__(**kwargs)
         if self.tasks is None:
             self.tasks = dict(TASKS)
+        if not isinstance(self.tasks, dict) or not all(isinstance(v, str) for v in self.tasks.values()):
+            raise ValueError(f"tasks must be a dict of instructions, not {self.tasks!r}")
 
     def validate_slots(self):
         if self.user.count("{audio}") != 1:

@@ -15,7 +15,6 @@ from .configuration_strict import StrictConfig, refuse_unknown, strict_config
 from .encoder_specs import encoder_spec
 from .speech_lengths import LengthSteps, chain_length
 
-
 # What `from_bases` finds out by itself: a caller who says it too may say something else.
 SETTLED_BY_BASES = {
     "audio_config": "encoder",
@@ -158,16 +157,14 @@ class SpeechLLMConfig(StrictConfig):
         own, adapter_fields = cls._sort_fields(
             adapter, {name: value for name, value in fields.items() if name not in HUB_ARGUMENTS}
         )
-        # Both are small and may be misspelt; bases may have to be downloaded.
-        adapter_config, prompt = adapter_config_from(adapter_fields), prompt_config(own.get("prompt_config"))
-        lora_slots(own.get("lora_config"))
+        # Once over the default bases: what is misspelt is told before anything is downloaded.
+        cls(adapter_config=adapter_fields, **own)
         audio, own["encoder_revision"] = base_config(encoder, own.get("encoder_revision"), bases, **hub)
         text, own["decoder_revision"] = base_config(decoder, own.get("decoder_revision"), bases, **hub)
-        own["prompt_config"] = prompt
         config = cls(
             audio_config=audio,
             text_config=text,
-            adapter_config=adapter_config,
+            adapter_config=adapter_fields,
             encoder_id=encoder,
             decoder_id=decoder,
             **own,
@@ -182,7 +179,9 @@ class SpeechLLMConfig(StrictConfig):
         """Fields of this config, and a dict of the adapter's; one that is neither's is a `ValueError`."""
         for name in fields:
             if name in SETTLED_BY_BASES:
-                raise ValueError(f"from_bases finds {name!r} by itself: say it through {SETTLED_BY_BASES[name]}")
+                raise ValueError(
+                    f"from_bases finds {name!r} by itself: say it through {SETTLED_BY_BASES[name]}"
+                )
         own_names = cls.own_fields() - set(SETTLED_BY_BASES)
         adapter_names = adapter_config_from({"model_type": adapter}).own_fields()
         refuse_unknown(f"a model with adapter {adapter!r}", fields, own_names | adapter_names)

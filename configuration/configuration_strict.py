@@ -22,6 +22,8 @@ STOCK_KEYS = frozenset(
         "_commit_hash",
         "torch_dtype",
         "num_labels",
+        # The trainer writes it into the config of whatever it trains.
+        "use_cache",
         "quantization_config",
         "_attn_implementation_internal",
         "_experts_implementation_internal",
@@ -94,7 +96,7 @@ class StrictConfig(PreTrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs):
-        """As the stock method, but fields among `kwargs` pass every rule: the stock one sets them afterwards."""
+        """As the stock method, which sets fields among `kwargs` afterwards: here they pass every rule."""
         own = {name: kwargs.pop(name) for name in list(kwargs) if name in cls.own_fields()}
         for name, value in own.items():
             # As in the stock method, a dict changes fields of a sub-config and leaves its others.

@@ -65,7 +65,9 @@ def _options(slot: str, sub_config, arguments: dict) -> dict:
     """Keywords for the `from_pretrained` of one base."""
     dtype, device_map = explicit_dtype(arguments), arguments.get("device_map")
     if isinstance(device_map, dict) and set(device_map) != {""}:
-        raise ValueError("device_map names parts of a base, which differ: pass 'auto', a device or {'': device}")
+        raise ValueError(
+            "device_map names parts of a base, which differ: pass 'auto', a device or {'': device}"
+        )
     attention = arguments.get("attn_implementation")
     if isinstance(attention, dict):
         refuse_unknown("attn_implementation", attention, ATTENTION_SLOTS)
@@ -99,7 +101,11 @@ def _for_tower(tower_class, options: dict) -> dict:
 def skipping_quantization(quantization, config):
     """A copy of `quantization` for a whole model that leaves alone what is trained, and the head."""
     quantization = copy.deepcopy(quantization)
-    name = "llm_int8_skip_modules" if hasattr(quantization, "llm_int8_skip_modules") else "modules_to_not_convert"
+    name = (
+        "llm_int8_skip_modules"
+        if hasattr(quantization, "llm_int8_skip_modules")
+        else "modules_to_not_convert"
+    )
     if not hasattr(quantization, name):
         raise ValueError(
             f"a {type(quantization).__name__} can't leave the adapter out: "

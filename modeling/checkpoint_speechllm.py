@@ -43,6 +43,9 @@ class CheckpointedModel(PreTrainedModel):
     """`from_bases`, `from_pretrained` and `save_pretrained` of both model classes."""
 
     config: SpeechLLMConfig
+    speech_model: Any
+    is_base_key: Any
+    freeze_bases: Any
     # Base tensors that a checkpoint held because they were trained once: they stay part of it.
     _trained_base_keys: frozenset[str] = frozenset()
     _pushes_bases = False
@@ -88,7 +91,7 @@ class CheckpointedModel(PreTrainedModel):
         fetch = {**hub_arguments(kwargs), **pinned}
         if config is None:
             overrides = {k: v for k, v in kwargs.items() if k in SpeechLLMConfig.own_fields()}
-            config = cls.config_class.from_pretrained(name, **fetch, **overrides)
+            config = SpeechLLMConfig.from_pretrained(name, **fetch, **overrides)
             kwargs = {k: v for k, v in kwargs.items() if k not in overrides}
         else:
             config = copy.deepcopy(config)
@@ -127,7 +130,8 @@ class CheckpointedModel(PreTrainedModel):
         if kwargs.get("quantization_config") is not None:
             kwargs["quantization_config"] = skipping_quantization(kwargs["quantization_config"], config)
         read_tensors(name, fetch, only_check=True)
-        model, info = super().from_pretrained(name, *args, config=config, output_loading_info=True, **kwargs)
+        loaded: Any = super().from_pretrained(name, *args, config=config, output_loading_info=True, **kwargs)
+        model, info = loaded
         faults = {key: sorted(info[key]) for key in ("missing_keys", "unexpected_keys", "mismatched_keys")}
         if not cls.can_generate():
             # Saved by the class with a head, read by the one without.
@@ -190,11 +194,11 @@ class CheckpointedModel(PreTrainedModel):
             self._keys_to_ignore_on_save = self.untrained_keys()
         return None
 
-    def push_to_hub(self, repo_id: str, *args, include_bases: bool = False, **kwargs):
+    def push_to_hub(self, repo_id: str, *, include_bases: bool = False, **kwargs):  # type: ignore[override]
         """As the stock method; `include_bases` as in `save_pretrained`, which it calls."""
         self._pushes_bases = include_bases
         try:
-            return super().push_to_hub(repo_id, *args, **kwargs)
+            return super().push_to_hub(repo_id, **kwargs)  # type: ignore[arg-type]
         finally:
             self._pushes_bases = False
 
@@ -202,10 +206,8 @@ class CheckpointedModel(PreTrainedModel):
     def _as_saved(self, include_bases: bool):
         """This model's configs as the checkpoint has to say them, for the time of a save."""
         config, included, generation = self.config, self.config.bases_included, self.generation_config
-        parts = part_configs(config)
-        dtypes = {part: sub_config.dtype for part, sub_config in parts.items()}
         config.bases_included = include_bases and bool(config.encoder_id)
-        for part, sub_config in parts.items():
+        for part, sub_config in part_configs(config).items():
             sub_config.dtype = self.part_dtype(part)
         if generation is not None:
             self.generation_config = without_stock_defaults(generation)
@@ -213,8 +215,6 @@ class CheckpointedModel(PreTrainedModel):
             yield
         finally:
             config.bases_included, self.generation_config = included, generation
-            for part, sub_config in parts.items():
-                sub_config.dtype = dtypes[part]
 
     def part_dtype(self, part: str) -> torch.dtype:
         """The dtype of a part's own weights; LoRA in a base has the adapter's."""

@@ -4,7 +4,7 @@ import copy
 
 from transformers import GenerationConfig
 
-# Without speech there is no budget to go by; with speech it is what an hour-long prompt may not exceed.
+# Bounds what has no speech to take a budget from; at 10 tokens a second a clip of 100 s reaches it.
 MAX_NEW_TOKENS = 1024
 # The stock pipeline takes 5 beams where these are not written down.
 ALWAYS_WRITTEN = ("num_beams", "do_sample")

@@ -1,28 +1,33 @@
 """`generate` for a decoder that is prompted with speech."""
 
 import copy
-import math
+from typing import Any
 
 import torch
-from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
+from transformers import GenerationConfig, GenerationMixin, StoppingCriteria, StoppingCriteriaList
+from transformers.generation import GenerationMode
 
 from ..configuration.encoder_specs import encoder_spec
+from .generation_defaults import without_stock_defaults
 from .greedy_rows import LoopDetector, decode_greedy_rows
+from .length_masks import input_lengths
 
 # What the row-dropping greedy loop does not do: any of these leaves decoding to the stock loops.
-OTHER_LOOPS = ("streamer", "assistant_model", "synced_gpus", "custom_generate")
-STOCK_LOOP_FIELDS = (
-    "do_sample",
+STOCK_LOOP_ARGUMENTS = ("streamer", "assistant_model", "custom_generate", "past_key_values")
+STOCK_LOOP_SETTINGS = (
     "cache_implementation",
-    "output_scores",
-    "output_logits",
+    "guidance_scale",
     "output_attentions",
     "output_hidden_states",
+    "output_logits",
+    "output_scores",
+    "prefill_chunk_size",
+    "stop_strings",
 )
 
 
 def left_pack(embeds: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Move every row's real positions to the right end. `[B, L, H]`, `[B, L]` -> the same shapes, cut to the longest."""
+    """Move every row's real positions to the right end, and cut to the longest: `[B, L, H]`, `[B, L]`."""
     longest = int(mask.sum(-1).max())
     order = torch.argsort(mask.long(), dim=1, stable=True)[:, -longest:]
     return embeds.gather(1, order[..., None].expand(-1, -1, embeds.shape[-1])), mask.gather(1, order)
@@ -31,26 +36,32 @@ def left_pack(embeds: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, t
 class RowBudget(StoppingCriteria):
     """Stops each row at its own number of new tokens; for the stock loops, which keep rows in place."""
 
-    def __init__(self, budgets: torch.Tensor, beams: int):
-        self.budgets = budgets.repeat_interleave(beams)
+    def __init__(self, budgets: torch.Tensor):
+        self.budgets = budgets
 
     def __call__(self, input_ids, scores, **kwargs) -> torch.Tensor:
-        budgets = (
-            self.budgets if len(self.budgets) == len(input_ids) else self.budgets.max().expand(len(input_ids))
-        )
+        # Beams and samples of a clip stand side by side, and beam search asks about more than it keeps.
+        budgets = self.budgets.repeat_interleave(len(input_ids) // len(self.budgets))
         return input_ids.shape[1] >= budgets.to(input_ids.device)
 
 
-class SpeechGenerationMixin:
+class LoopCriterion(StoppingCriteria):
+    """Stops rows that repeat themselves; for the stock loops."""
+
+    def __call__(self, input_ids, scores, **kwargs) -> torch.Tensor:
+        return LoopDetector()(input_ids) > 0
+
+
+class SpeechGenerationMixin(GenerationMixin):
     """Adds to `GenerationMixin`: speech in the prompt, a token budget per clip, loops cut short."""
+
+    config: Any
+    model: Any
 
     def speech_seconds(self, input_features, input_features_mask=None) -> torch.Tensor:
         """Duration of each clip of a batch, `[B]`."""
         spec = encoder_spec(self.config.audio_config)
-        if input_features_mask is not None:
-            return input_features_mask.sum(-1) / spec.inputs_per_second
-        seconds = input_features.shape[spec.time_axis] / spec.inputs_per_second
-        return torch.full((len(input_features),), seconds, device=input_features.device)
+        return input_lengths(self.config, input_features, input_features_mask) / spec.inputs_per_second
 
     def token_budgets(self, seconds: torch.Tensor) -> torch.Tensor:
         """How many tokens each clip may become, `[B]`: speech has no more a second, only loops have."""
@@ -58,29 +69,24 @@ class SpeechGenerationMixin:
 
     def default_prompt(self, input_features, input_features_mask=None) -> tuple[torch.Tensor, torch.Tensor]:
         """The config's prompt around each clip's placeholders: ids and mask `[B, L]`, left-padded."""
-        spec = encoder_spec(self.config.audio_config)
-        device = input_features.device
-        if input_features_mask is None:
-            inputs = torch.full((len(input_features),), input_features.shape[spec.time_axis], device=device)
-        else:
-            inputs = input_features_mask.sum(-1)
         if self.config.prompt_ids is None:
             raise ValueError(
                 "this model has no default prompt: pass input_ids, or call config.set_tokens(tokenizer)"
             )
+        device = input_features.device
         cut = self.config.prompt_ids.index(-1)
         before, after = self.config.prompt_ids[:cut], self.config.prompt_ids[cut + 1 :]
+        inputs = input_lengths(self.config, input_features, input_features_mask)
         counts = self.config.speech_tokens(inputs).tolist()
         rows = [before + [self.config.audio_token_id] * count + after for count in counts]
         longest = max(map(len, rows))
-        ids = torch.tensor(
-            [[self.config.pad_token_id or 0] * (longest - len(row)) + row for row in rows], device=device
-        )
+        filler = self.config.pad_token_id or 0
+        ids = torch.tensor([[filler] * (longest - len(row)) + row for row in rows], device=device)
         mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=device)
         return ids, mask
 
     @torch.no_grad()
-    def generate(
+    def generate(  # type: ignore[override]
         self, inputs=None, input_ids=None, input_features=None, input_features_mask=None, attention_mask=None,
         inputs_embeds=None, labels=None, generation_config=None, stop_loops=True, **kwargs
     ):  # fmt: skip
@@ -89,64 +95,87 @@ class SpeechGenerationMixin:
         With features only, the config's default prompt is used and new ids `[B, N]` are returned; with
         `input_ids` `[B, L]` (padded on either side) prompt and new ids, as every decoder does; with `labels`,
         as an evaluating trainer passes them, the prompt ends at the first label and new ids are returned.
-        Each clip may become as many tokens as its duration allows, unless `max_new_tokens` says less; a row that
-        repeats itself is cut short, unless `stop_loops` is off.
+        Each clip may become as many tokens as its duration allows, unless `max_new_tokens` says less, or
+        `max_length`, which counts what is returned. A row that repeats itself is cut short, unless
+        `stop_loops` is off.
         """
         input_ids = inputs if input_ids is None else input_ids
         if input_ids is not None and input_ids.is_floating_point():
             # The stock recognition pipeline passes features under the name of the main input.
-            input_ids, input_features, input_features_mask, attention_mask = (
-                None,
-                input_ids,
-                attention_mask,
-                None,
-            )
+            input_features, input_features_mask = input_ids, attention_mask
+            input_ids = attention_mask = None
         prompt = input_ids if labels is None else None
         if inputs_embeds is None:
-            if input_ids is None:
-                input_ids, attention_mask = self.default_prompt(input_features, input_features_mask)
             inputs_embeds, attention_mask = self._embed(
                 input_ids, attention_mask, labels, input_features, input_features_mask
             )
-        # Stock `generate` takes a config or settings, not both: settings of a given config go into a copy of it.
-        settings = kwargs if generation_config is None else copy.deepcopy(generation_config).to_diff_dict()
+        settings, arguments = self._settings(
+            generation_config, kwargs, 0 if prompt is None else prompt.shape[1]
+        )
         if input_features is not None:
             budgets = self.token_budgets(self.speech_seconds(input_features, input_features_mask))
-            most = settings.get("max_new_tokens") or math.inf
-            settings["max_new_tokens"] = min(most, int(budgets.max()))
-            self._choose_loop(settings, kwargs, budgets.to(inputs_embeds.device), stop_loops)
-        if generation_config is not None:
-            kwargs["generation_config"] = GenerationConfig(**settings)
-        outputs = super().generate(inputs_embeds=inputs_embeds, attention_mask=attention_mask, **kwargs)
-        if prompt is None:
-            return outputs
-        return _prepend(prompt, outputs)
-
-    def _choose_loop(self, settings: dict, kwargs: dict, budgets: torch.Tensor, stop_loops: bool) -> None:
-        """The loop that drops finished rows where it can, the stock ones with criteria elsewhere."""
-        setting = {**self.generation_config.to_dict(), **settings, **kwargs}
-        beams = setting.get("num_beams") or 1
-        other_loop = any(kwargs.get(name) for name in OTHER_LOOPS) or any(setting.get(n) for n in STOCK_LOOP_FIELDS)
-        if beams == 1 and not other_loop:
-            kwargs.update(custom_generate=decode_greedy_rows, token_budgets=budgets, stop_loops=stop_loops)
-            return
-        copies = beams if beams > 1 else setting.get("num_return_sequences") or 1
-        criteria = [*(kwargs.pop("stopping_criteria", None) or []), RowBudget(budgets, copies)]
-        kwargs["stopping_criteria"] = StoppingCriteriaList(criteria + [LoopCriterion()] * stop_loops)
+            self._bound(settings, arguments, budgets.to(inputs_embeds.device), stop_loops)
+        outputs = super().generate(  # type: ignore[misc]
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            generation_config=settings,
+            **arguments,
+        )
+        return outputs if prompt is None else _prepend(prompt, outputs)
 
     def _embed(self, input_ids, attention_mask, labels, input_features, input_features_mask):
+        """Decoder inputs `[B, L, H]` and mask `[B, L]`, left-padded, of a prompt padded on either side."""
+        if input_ids is None:
+            if input_features is None:
+                raise ValueError("nothing to go by: pass input_features, input_ids or both")
+            input_ids, attention_mask = self.default_prompt(input_features, input_features_mask)
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         embeds, _ = self.model.embed_prompt(input_ids, input_features, input_features_mask)
         if labels is not None:
             mask = mask * (torch.cumsum((labels != -100).int(), 1) == 0)
         return left_pack(embeds, mask)
 
+    def _settings(self, given: GenerationConfig | None, kwargs: dict, returned: int):
+        """`(settings, other arguments)`: all that was asked for; `returned` prompt ids count as length."""
+        self.generation_config = without_stock_defaults(self.generation_config)
+        settings = copy.deepcopy(given) if given is not None else GenerationConfig()
+        arguments = settings.update(**{name: value for name, value in kwargs.items() if value is not None})
+        if settings.max_new_tokens is None and settings.max_length is not None:
+            if settings.max_length <= returned:
+                raise ValueError(
+                    f"max_length={settings.max_length} leaves no room after {returned} prompt tokens"
+                )
+            settings.max_new_tokens = settings.max_length - returned
+        if settings.max_new_tokens is not None:
+            # The stock method counts embeddings, too, and warns where it finds both.
+            settings.max_length = None
+        settings.update(**self.generation_config.to_dict(), defaults_only=True, allow_custom_entries=True)
+        return settings, arguments
 
-class LoopCriterion(StoppingCriteria):
-    """Stops rows that repeat themselves; for the stock loops."""
+    def _bound(
+        self, settings: GenerationConfig, arguments: dict, budgets: torch.Tensor, stop_loops: bool
+    ) -> None:
+        """Hold every row to its budget, in the loop that drops finished rows or in a stock one."""
+        most = int(budgets.max())
+        settings.max_new_tokens = min(settings.max_new_tokens or most, most)
+        greedy = (
+            settings.get_generation_mode(arguments.get("assistant_model")) == GenerationMode.GREEDY_SEARCH
+        )
+        other = any(arguments.get(name) is not None for name in STOCK_LOOP_ARGUMENTS)
+        other = other or any(getattr(settings, name, None) for name in STOCK_LOOP_SETTINGS)
+        if greedy and not other and not self._ranks_go_together(arguments.get("synced_gpus")):
+            arguments.update(custom_generate=decode_greedy_rows, token_budgets=budgets, stop_loops=stop_loops)
+            return
+        criteria = [*(arguments.pop("stopping_criteria", None) or []), RowBudget(budgets)]
+        arguments["stopping_criteria"] = StoppingCriteriaList(criteria + [LoopCriterion()] * stop_loops)
 
-    def __call__(self, input_ids, scores, **kwargs) -> torch.Tensor:
-        return LoopDetector()(input_ids) > 0
+    def _ranks_go_together(self, asked: bool | None) -> bool:
+        """Whether weights are spread over processes, so that all have to take every step."""
+        if asked is not None:
+            return asked
+        # The marks of ZeRO-3, FSDP and FSDP2 (or tensor parallelism), by name: none of them is imported here.
+        marks = ("ds_id", "_is_flat_param", "device_mesh")
+        return any(hasattr(parameter, mark) for parameter in self.model.parameters() for mark in marks)
 
 
 def _prepend(prompt: torch.Tensor, outputs):

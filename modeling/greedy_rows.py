@@ -5,6 +5,7 @@ most of that is work on padding; here a row leaves the batch, and the cache, whe
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from transformers.utils import ModelOutput
@@ -22,8 +23,8 @@ class SpeechGenerateOutput(ModelOutput):
 class LoopDetector:
     """Finds rows whose last tokens are one short pattern over and over.
 
-    A pattern of p tokens counts once it fills max(12, 4 p) tokens: 12 times the same token, 4 times the same
-    phrase. Counted by hand, "no, no, no, no" and telephone numbers stay below it.
+    A pattern of p tokens counts once it fills max(12, 4 p) tokens: 12 times the same token, 4 times the
+    same phrase. Counted by hand, "no, no, no, no" and telephone numbers stay below it.
     """
 
     MAX_PERIOD = 16
@@ -33,7 +34,7 @@ class LoopDetector:
         return max(12, 4 * period)
 
     def __call__(self, ids: torch.Tensor) -> torch.Tensor:
-        """Ids `[B, N]` of equally long rows -> the period of the loop at each row's end, 0 for none, `[B]`."""
+        """Ids `[B, N]` of equally long rows -> period of the loop at each row's end, 0 for none, `[B]`."""
         found = torch.zeros(len(ids), dtype=torch.long, device=ids.device)
         for period in range(self.MAX_PERIOD, 0, -1):
             span = self.span(period)
@@ -62,9 +63,10 @@ def decode_greedy_rows(
     `token_budgets` `[B]` bounds each row by itself; `stop_loops` cuts rows that repeat themselves.
     """
     loop = _GreedyRows(model, input_ids, generation_config, token_budgets, model_kwargs)
-    loop.detector = LoopDetector() if stop_loops else None
+    loop.logits_processor, loop.stopping_criteria = logits_processor, stopping_criteria
+    loop.stop_loops = stop_loops
     while loop.rows.numel():
-        loop.step(logits_processor, stopping_criteria)
+        loop.step()
     return loop.result(generation_config.return_dict_in_generate)
 
 
@@ -80,6 +82,7 @@ class _GreedyRows:
         self.mask = model_kwargs.get("attention_mask")
         self.cache = model_kwargs["past_key_values"]
         self.rows = torch.arange(batch, device=device)
+        self.batch = batch
         self.limit = generation_config.max_length - input_ids.shape[1]
         self.budgets = torch.full((batch,), self.limit, device=device)
         if token_budgets is not None:
@@ -91,28 +94,40 @@ class _GreedyRows:
         self.ids = torch.full((batch, self.limit), self.pad, dtype=torch.long, device=device)
         self.logprobs = torch.zeros(batch, self.limit, device=device)
         self.looped = torch.zeros(batch, dtype=torch.bool, device=device)
-        self.detector: LoopDetector | None = None
+        self.stop_loops = True
+        self.logits_processor: Any = []
+        self.stopping_criteria: Any = None
         self.written = 0
 
-    def step(self, logits_processor, stopping_criteria) -> None:
+    def step(self) -> None:
         """One token for every running row; those it ends leave."""
         logits = self._forward()
-        scores = logits_processor(self.ids[self.rows, : self.written], logits)
-        tokens = scores.argmax(-1)
+        tokens = self._processed(logits).argmax(-1)
         self.ids[self.rows, self.written] = tokens
         chosen = logits.gather(1, tokens[:, None])[:, 0]
         self.logprobs[self.rows, self.written] = chosen - logits.logsumexp(-1)
         self.written += 1
         done = torch.isin(tokens, self.eos) | (self.written >= self.budgets[self.rows])
-        done |= stopping_criteria(self.ids[self.rows, : self.written], None).to(done.device)
-        if self.detector and self.written % LOOP_CHECK_INTERVAL == 0:
+        done |= self.stopping_criteria(self.ids[:, : self.written], None).to(done.device)[self.rows]
+        if self.stop_loops and self.written % LOOP_CHECK_INTERVAL == 0:
             done |= self._cut_loops()
         self._leave(done, tokens)
 
+    def _processed(self, logits: torch.Tensor) -> torch.Tensor:
+        """Scores `[rows, V]` after the logits processors.
+
+        A processor may tell rows apart by their place in the batch, so it always sees all of them.
+        """
+        if not self.logits_processor:
+            return logits
+        scores = logits.new_zeros(self.batch, logits.shape[-1])
+        scores[self.rows] = logits
+        return self.logits_processor(self.ids[:, : self.written], scores)[self.rows]
+
     def _forward(self) -> torch.Tensor:
         """Logits `[rows, V]`, float32, of the running rows' next token."""
-        # As a tensor, not as 1: the slice that stock heads take of the prompt is not contiguous, for which torch
-        # copies the whole head once a row (three quarters of the prompt's time with SmolLM2, 32 rows).
+        # As a tensor, not as 1: the slice that stock heads take of the prompt is not contiguous, for which
+        # torch copies the whole head once a row (three quarters of the prompt's time with SmolLM2, 32 rows).
         last = torch.tensor([-1], device=self.embeds.device)
         outputs = self.model(
             inputs_embeds=self.embeds,
@@ -135,10 +150,11 @@ class _GreedyRows:
 
     def _cut_loops(self) -> torch.Tensor:
         """Mark running rows that loop, and keep one round of what they repeat."""
-        periods = self.detector(self.ids[self.rows, : self.written])
+        detector = LoopDetector()
+        periods = detector(self.ids[self.rows, : self.written])
         for row in (periods > 0).nonzero()[:, 0].tolist():
             period = int(periods[row])
-            keep = self.written - self.detector.span(period) + period
+            keep = self.written - detector.span(period) + period
             self.ids[self.rows[row], keep : self.written] = self.pad
             self.logprobs[self.rows[row], keep : self.written] = 0.0
             self.looped[self.rows[row]] = True

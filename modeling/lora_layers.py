@@ -1,15 +1,13 @@
 """LoRA around the linears of a frozen base.
 
-PEFT is the reference for names and numbers (its folders are read and written), but it is not imported: a
-checkpoint with LoRA has to load where only transformers and torch are installed.
+PEFT is the reference for names and numbers, but it is not imported: a checkpoint with LoRA has to load where
+only transformers and torch are installed. `lora_folders` reads and writes PEFT's files.
 """
 
-import json
 import math
-from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ..configuration.configuration_lora import LoraConfig
@@ -20,44 +18,62 @@ ADAPTER = "default"
 class LoraLinear(nn.Module):
     """`base(x) + scaling * B(A(dropout(x)))`. Parameters are named as PEFT names them."""
 
-    def __init__(self, base_layer: nn.Module, config: LoraConfig):
+    base_layer: Any
+
+    def __init__(self, base_layer: Any, config: LoraConfig):
         super().__init__()
         self.base_layer = base_layer
         self.scaling = config.scaling
         self.dropout = nn.Dropout(config.lora_dropout)
-        weight = base_layer.weight
-        # Quantized weights hold integers; their LoRA computes in the dtype that the layer takes in.
-        dtype = weight.dtype if weight.dtype.is_floating_point else torch.float32
-        options = {"bias": False, "device": weight.device, "dtype": dtype}
-        self.lora_A = nn.ModuleDict({ADAPTER: nn.Linear(base_layer.in_features, config.r, **options)})
-        self.lora_B = nn.ModuleDict({ADAPTER: nn.Linear(config.r, base_layer.out_features, **options)})
-        nn.init.kaiming_uniform_(self.lora_A[ADAPTER].weight, a=math.sqrt(5))
-        nn.init.zeros_(self.lora_B[ADAPTER].weight)
+        # Half precision has no room for the small steps of training; what is trained is float32 everywhere.
+        options: dict[str, Any] = {"bias": False, "device": base_layer.weight.device, "dtype": torch.float32}
+        down = nn.Linear(base_layer.in_features, config.r, **options)
+        up = nn.Linear(config.r, base_layer.out_features, **options)
+        nn.init.kaiming_uniform_(down.weight, a=math.sqrt(5))
+        nn.init.zeros_(up.weight)
+        self.lora_A, self.lora_B = nn.ModuleDict({ADAPTER: down}), nn.ModuleDict({ADAPTER: up})
+        # A composite's constructor initializes what does not carry this mark, by rules for other layers.
+        for module in (self, self.lora_A, down, self.lora_B, up):
+            setattr(module, "_is_hf_initialized", True)  # noqa: B010  as no module declares it
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         """`[..., in]` -> `[..., out]`."""
-        down, up = self.lora_A[ADAPTER], self.lora_B[ADAPTER]
-        update = up(down(self.dropout(states).to(down.weight.dtype)))
-        return self.base_layer(states) + (update * self.scaling).to(states.dtype)
+        down: Any = self.lora_A[ADAPTER]
+        update = self.lora_B[ADAPTER](down(self.dropout(states).to(down.weight.dtype)))
+        output = self.base_layer(states)
+        return output + (update * self.scaling).to(output.dtype)
 
     @property
     def weight(self) -> torch.Tensor:
         """The frozen weight: stock layers look at its dtype and device."""
         return self.base_layer.weight
 
+    @property
+    def bias(self) -> torch.Tensor | None:
+        """The frozen bias, which some stock layers hand on by themselves."""
+        return self.base_layer.bias
 
-def add_lora(base: nn.Module, config: LoraConfig) -> int:
-    """Wrap every linear of `base` that a target names; how many. None is an error that names what there is."""
+
+def add_lora(base: nn.Module, config: LoraConfig) -> None:
+    """Wrap every linear of `base` that a target names. None is an error that names what there is."""
     linears = {name: module for name, module in base.named_modules() if hasattr(module, "in_features")}
-    endings = tuple(f".{target}" for target in config.target_modules)
-    chosen = [name for name in linears if f".{name}".endswith(endings)]
-    if not chosen:
-        there = sorted({name.rpartition(".")[2] for name in linears})
-        raise ValueError(f"no linear is named {config.target_modules}; there are {there}")
-    for name in chosen:
+    raw = getattr(base, "RAW_WEIGHTS", ())
+    chosen: list[str] = []
+    for target in config.target_modules or []:
+        named = [name for name in linears if f".{name}".endswith(f".{target}")]
+        if not named:
+            there = ", ".join(sorted({name.rpartition(".")[2] for name in linears} - set(raw)))
+            owner = type(base).__name__
+            raise ValueError(f"LoRA: no linear of {owner} is named {target!r}; there are {there or 'none'}")
+        chosen += named
+    if any(name.endswith(raw) for name in chosen if raw):
+        raise ValueError(
+            f"LoRA: {type(base).__name__} hands the raw weights of {', '.join(raw)} to torch, "
+            "so that LoRA around them would do nothing: name other linears"
+        )
+    for name in dict.fromkeys(chosen):
         parent, _, child = name.rpartition(".")
         setattr(base.get_submodule(parent), child, LoraLinear(linears[name], config))
-    return len(chosen)
 
 
 def lora_state(base: nn.Module) -> dict[str, torch.Tensor]:
@@ -68,30 +84,3 @@ def lora_state(base: nn.Module) -> dict[str, torch.Tensor]:
 def is_lora_key(name: str) -> bool:
     """Whether a tensor of this name belongs to LoRA, and not to the base it wraps."""
     return ".lora_A." in name or ".lora_B." in name
-
-
-def save_lora(base: nn.Module, config: LoraConfig, folder: str | Path, base_id: str | None = None) -> None:
-    """Write a plain PEFT folder for the stock base."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = {f"base_model.model.{_peft_name(name)}": t.contiguous() for name, t in lora_state(base).items()}
-    save_file(tensors, str(folder / "adapter_model.safetensors"), metadata={"format": "pt"})
-    fields = {name: getattr(config, name) for name in ("r", "lora_alpha", "lora_dropout", "target_modules")}
-    settings = {"peft_type": "LORA", "base_model_name_or_path": base_id, "bias": "none", **fields}
-    (folder / "adapter_config.json").write_text(json.dumps(settings, indent=2) + "\n")
-
-
-def load_lora(base: nn.Module, folder: str | Path) -> None:
-    """Fill the LoRA of a base from a plain PEFT folder; missing or foreign tensors are an error."""
-    tensors = load_file(str(Path(folder) / "adapter_model.safetensors"))
-    named = {_peft_name(name).removeprefix("base_model.model."): tensor for name, tensor in tensors.items()}
-    own = {_peft_name(name): name for name in lora_state(base)}
-    if set(named) != set(own):
-        odd = sorted(set(named) ^ set(own))[0]
-        raise ValueError(f"the LoRA in {folder} does not fit this base: {odd} stands on one side only")
-    base.load_state_dict({own[name]: tensor for name, tensor in named.items()}, strict=False)
-
-
-def _peft_name(name: str) -> str:
-    # PEFT's files leave out the adapter's name, which its modules carry.
-    return name.replace(f".{ADAPTER}.", ".")

@@ -4,19 +4,24 @@
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModel, AutoModelForCausalLM, GenerationMixin, PreTrainedModel
+from transformers import AutoModel, AutoModelForCausalLM
+from transformers.masking_utils import create_masks_for_generate
 from transformers.modeling_outputs import BaseModelOutputWithPooling, CausalLMOutputWithPast
 
+from ..configuration.configuration_lora import LORA_SLOTS
 from ..configuration.configuration_speechllm import SpeechLLMConfig
 from ..configuration.encoder_specs import encoder_spec
 from .adapters.adapter_table import build_adapter
-from .checkpoint_speechllm import CheckpointMixin
+from .checkpoint_speechllm import CheckpointedModel
 from .embedding_scale import EmbeddingScale
 from .encoders.encoder_table import ENCODERS
 from .generation_speechllm import SpeechGenerationMixin
+from .length_masks import input_lengths
+from .lora_folders import read_lora_folder, write_lora_folder
 from .lora_layers import LoraLinear, add_lora, is_lora_key
 
 # Parts of SpeechLLMModel that are bases, frozen unless a user thaws them.
@@ -27,29 +32,31 @@ BASE_PARTS = ("audio_tower", "language_model")
 class SpeechFeatures(BaseModelOutputWithPooling):
     """`BaseModelOutputWithPooling` with the rows' token counts and the adapter's own loss."""
 
-    lengths: torch.Tensor | None = None
+    pooler_output: Any = None
+    lengths: Any = None
     auxiliary_loss: torch.Tensor | None = None
 
 
-class SpeechLLMPreTrainedModel(CheckpointMixin, PreTrainedModel):
+class SpeechLLMPreTrainedModel(CheckpointedModel):
     """What both classes share: which parts are frozen, and how a checkpoint is written and read."""
 
-    config: SpeechLLMConfig
     config_class = SpeechLLMConfig
     base_model_prefix = "model"
     main_input_name = "input_ids"
-    input_modalities = ("audio", "text")
+    input_modalities = ["audio", "text"]
+    causal_lm: Any
     supports_gradient_checkpointing = True
     _supports_sdpa = _supports_flash_attn = _supports_attention_backend = True
     _skip_keys_device_placement = ["past_key_values"]
 
     def _init_weights(self, module):
-        """Nothing: adapters initialize themselves when built, and bases are models with rules of their own."""
+        """Nothing: adapters initialize themselves when built, bases are models with rules of their own."""
 
     @property
     def speech_model(self) -> "SpeechLLMModel":
         """The part below the head; on `SpeechLLMModel` itself, itself."""
-        return getattr(self, "model", self)
+        model: Any = self
+        return getattr(model, "model", model)
 
     def freeze_bases(self) -> None:
         """Train the adapter, its scale and LoRA; nothing else."""
@@ -71,14 +78,17 @@ class SpeechLLMPreTrainedModel(CheckpointMixin, PreTrainedModel):
                 for module in base.modules():
                     if isinstance(module, LoraLinear):
                         module.dropout.train(mode)
+                    elif is_quantized_linear(module):
+                        # bitsandbytes takes kernels without a gradient where this says "no training".
+                        module.training = mode
         return self
 
     def parameter_counts(self) -> dict[str, int]:
-        """Numbers of parameters: `total`, `trainable`, `adapter`, and what else there is by part."""
+        """Numbers of parameters: `total`, `trainable`, `lora`, and of every part; tied weights count once."""
         counts = {"total": 0, "trainable": 0, "lora": 0}
         for name, parameter in self.named_parameters():
             # nf4 packs two values into a byte; bitsandbytes keeps the true shape beside it.
-            state = getattr(parameter, "quant_state", None)
+            state: Any = getattr(parameter, "quant_state", None)
             size = state.shape.numel() if state is not None else parameter.numel()
             part = "lora" if is_lora_key(name) else name.removeprefix("model.").split(".")[0]
             counts["total"] += size
@@ -86,20 +96,51 @@ class SpeechLLMPreTrainedModel(CheckpointMixin, PreTrainedModel):
             counts[part] = counts.get(part, 0) + size
         return counts
 
+    def save_lora(self, slot: str, folder) -> None:
+        """Write the LoRA of a slot ("encoder", "decoder") as a PEFT folder for that stock base.
+
+        `peft.PeftModel.from_pretrained(base, folder)` reads it, where `base` is what `AutoModelForCausalLM`
+        makes of the decoder, or `AutoModel` of the encoder.
+        """
+        base, prefix, base_id, revision = self._lora_base(slot)
+        config = (self.config.lora_config or {}).get(slot)
+        if config is None:
+            raise ValueError(
+                f"the {slot} has no LoRA to save: build the model with lora_config={{{slot!r}: ...}}"
+            )
+        write_lora_folder(base, config, folder, prefix, base_id, revision)
+
+    def load_lora(self, slot: str, folder) -> None:
+        """Fill the LoRA of a slot from a PEFT folder made for that base; a slot without LoRA gets one."""
+        base, prefix, _, _ = self._lora_base(slot)
+        slots = dict(self.config.lora_config or {})
+        slots[slot] = read_lora_folder(base, slots.get(slot), folder, prefix)
+        self.config.lora_config = slots
+        self.train(self.training)
+
+    def _lora_base(self, slot: str):
+        """`(module, prefix of its names in the stock base, id, revision)` of a slot."""
+        model, config = self.speech_model, self.config
+        if slot == "encoder":
+            prefix = encoder_spec(config.audio_config).stock_prefix
+            return model.audio_tower, prefix, config.encoder_id, config.encoder_revision
+        if slot == "decoder":
+            prefix = f"{model.language_model.base_model_prefix}."
+            return model.language_model, prefix, config.decoder_id, config.decoder_revision
+        raise ValueError(f"no slot {slot!r} for LoRA; there are {', '.join(LORA_SLOTS)}")
+
     def get_input_embeddings(self):
         return self.speech_model.language_model.get_input_embeddings()
 
     def set_input_embeddings(self, value):
         self.speech_model.language_model.set_input_embeddings(value)
 
-    def get_audio_features(
-        self, input_features, input_features_mask=None, **kwargs
-    ) -> BaseModelOutputWithPooling:
+    def get_audio_features(self, input_features, input_features_mask=None, **kwargs) -> SpeechFeatures:
         """Speech as the decoder's embeddings.
 
         `input_features`: `[B, mel, T]`, `[B, T, D]` or `[B, samples]`, as the encoder wants; mask `[B, T]`.
-        Returns `last_hidden_state` (encoder frames `[B, T', D]`), `pooler_output` (all rows' speech tokens, one
-        after the other, `[sum of lengths, H]`), `lengths` `[B]`, `auxiliary_loss`.
+        Returns `last_hidden_state` (encoder frames `[B, T', D]`), `pooler_output` (all rows' speech tokens,
+        one after the other, `[sum of lengths, H]`), `lengths` `[B]`, `auxiliary_loss`.
         """
         return self.speech_model.encode_speech(input_features, input_features_mask)
 
@@ -112,7 +153,9 @@ class SpeechLLMModel(SpeechLLMPreTrainedModel):
     ):
         super().__init__(config)
         text_width = config.text_config.get_text_config().hidden_size
-        self.audio_tower = audio_tower or ENCODERS[config.audio_config.model_type](config.audio_config)
+        if audio_tower is None:
+            audio_tower = ENCODERS[config.audio_config.model_type](config.audio_config)
+        self.audio_tower = audio_tower
         self.language_model = language_model or AutoModel.from_config(config.text_config)
         self.adapter = build_adapter(
             config.adapter_config, encoder_spec(config.audio_config).width(config.audio_config), text_width
@@ -126,15 +169,10 @@ class SpeechLLMModel(SpeechLLMPreTrainedModel):
                 add_lora(base, lora[slot])
         self.post_init()
 
-    def encode_speech(self, input_features, input_features_mask=None) -> BaseModelOutputWithPooling:
+    def encode_speech(self, input_features, input_features_mask=None) -> SpeechFeatures:
         """See `get_audio_features`."""
-        spec = encoder_spec(self.config.audio_config)
-        if input_features_mask is None:
-            size = input_features.shape[spec.time_axis]
-            lengths = torch.full((len(input_features),), size, device=input_features.device)
-        else:
-            lengths = input_features_mask.sum(-1).long()
-        maximum = spec.max_inputs(self.config.audio_config)
+        lengths = input_lengths(self.config, input_features, input_features_mask)
+        maximum = self.config.max_inputs
         if maximum and int(lengths.max()) > maximum:
             raise ValueError(
                 f"a clip has {int(lengths.max())} feature frames; this encoder has positions for {maximum}"
@@ -157,20 +195,28 @@ class SpeechLLMModel(SpeechLLMPreTrainedModel):
     def _adapter_dtype(self) -> torch.dtype:
         return next(self.adapter.parameters()).dtype
 
-    def embed_prompt(self, input_ids, input_features=None, input_features_mask=None):
+    def embed_prompt(self, input_ids, input_features=None, input_features_mask=None, past_key_values=None):
         """Prompt ids `[B, L]` and speech -> decoder inputs `[B, L, H]` and the adapter's auxiliary loss."""
-        slots = input_ids == self.config.audio_token_id
+        # No id is -1: a config without a tokenizer knows no placeholder.
+        slots = input_ids == (-1 if self.config.audio_token_id is None else self.config.audio_token_id)
         # The placeholder may lie beyond the vocabulary: it is replaced before it is looked up.
         embeds = self.get_input_embeddings()(input_ids.masked_fill(slots, 0))
         if input_features is None:
+            # Once the answer has begun, a decoder may say the placeholder's id like any other.
+            begins = past_key_values is None or past_key_values.get_seq_length() == 0
+            if begins and bool(slots.any()):
+                raise ValueError(
+                    "the prompt has audio placeholders, but there are no input_features to fill them"
+                )
             return embeds, None
         speech = self.encode_speech(input_features, input_features_mask)
         placeholders = slots.sum(-1)
         if not torch.equal(placeholders, speech.lengths.to(placeholders.device)):
             row = int((placeholders.cpu() != speech.lengths.cpu()).nonzero()[0])
             raise ValueError(
-                f"clip {row} has {int(placeholders[row])} audio placeholders in its prompt, but the adapter makes "
-                f"{int(speech.lengths[row])} tokens of it: processor and model are not of one checkpoint"
+                f"clip {row} has {int(placeholders[row])} audio placeholders in its prompt, but the adapter "
+                f"makes {int(speech.lengths[row])} tokens of it: processor and model are not of one "
+                "checkpoint"
             )
         speech_embeds = speech.pooler_output.to(embeds.device, embeds.dtype)
         return embeds.masked_scatter(slots[..., None], speech_embeds), speech.auxiliary_loss
@@ -189,7 +235,9 @@ class SpeechLLMModel(SpeechLLMPreTrainedModel):
     ):
         """Hidden states of the decoder `[B, L, H]` for prompt ids with speech, or for `inputs_embeds`."""
         if inputs_embeds is None:
-            inputs_embeds, _ = self.embed_prompt(input_ids, input_features, input_features_mask)
+            inputs_embeds, _ = self.embed_prompt(
+                input_ids, input_features, input_features_mask, past_key_values
+            )
         return self.language_model(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
@@ -200,16 +248,18 @@ class SpeechLLMModel(SpeechLLMPreTrainedModel):
         )
 
 
-class SpeechLLMForConditionalGeneration(SpeechGenerationMixin, SpeechLLMPreTrainedModel, GenerationMixin):
+class SpeechLLMForConditionalGeneration(SpeechGenerationMixin, SpeechLLMPreTrainedModel):
     """A speech recognizer: listens with the encoder, writes with the language model."""
 
-    def __init__(self, config: SpeechLLMConfig, audio_tower=None, causal_lm=None, embedding_rms: float = 1.0):
+    def __init__(
+        self, config: SpeechLLMConfig, audio_tower=None, causal_lm: Any = None, embedding_rms: float = 1.0
+    ):
         super().__init__(config)
         causal_lm = causal_lm or AutoModelForCausalLM.from_config(config.text_config)
         self.model = SpeechLLMModel(config, audio_tower, causal_lm.base_model, embedding_rms)
         self.lm_head = causal_lm.get_output_embeddings()
-        # The stock class goes on running its own head, because some scale or cap the logits there, each in its
-        # own way. It is not registered: its parts are, as `model.language_model` and `lm_head`.
+        # The stock class goes on running its own head, because some scale or cap the logits there, each in
+        # its own way. It is not registered: its parts are, as `model.language_model` and `lm_head`.
         object.__setattr__(self, "causal_lm", causal_lm)
         self._tied_weights_keys = ties_of(causal_lm, self.lm_head)
         self.post_init()
@@ -235,7 +285,7 @@ class SpeechLLMForConditionalGeneration(SpeechGenerationMixin, SpeechLLMPreTrain
         auxiliary_loss = None
         if inputs_embeds is None:
             inputs_embeds, auxiliary_loss = self.model.embed_prompt(
-                input_ids, input_features, input_features_mask
+                input_ids, input_features, input_features_mask, past_key_values
             )
         outputs = self.causal_lm(
             inputs_embeds=inputs_embeds,
@@ -250,6 +300,16 @@ class SpeechLLMForConditionalGeneration(SpeechGenerationMixin, SpeechLLMPreTrain
         if labels is not None and auxiliary_loss is not None:
             outputs.loss = outputs.loss + auxiliary_loss
         return outputs
+
+    def create_masks_for_generate(self, config, **kwargs):
+        """Masks for a static cache, as the decoder makes them: by its own config, and in its own way if any."""
+        own = getattr(self.causal_lm, "create_masks_for_generate", create_masks_for_generate)
+        return own(config=self.causal_lm.config, **kwargs)
+
+
+def is_quantized_linear(module: Any) -> bool:
+    """Whether this is a linear whose weight holds packed integers."""
+    return hasattr(module, "in_features") and not module.weight.dtype.is_floating_point
 
 
 def ties_of(causal_lm, head: nn.Module) -> dict[str, str]:

@@ -24,8 +24,9 @@ def read_tensors(name, fetch: dict, only_check: bool = False) -> dict[str, torch
         return {}
     if single:
         return _read(single)
-    shards = sorted(set(json.loads(Path(index).read_text())["weight_map"].values()))
-    return {key: t for shard in shards for key, t in _read(cached_file(name, shard, **fetch)).items()}
+    shards = sorted(set(json.loads(Path(str(index)).read_text())["weight_map"].values()))
+    paths = [str(cached_file(name, shard, **fetch)) for shard in shards]
+    return {key: tensor for path in paths for key, tensor in _read(path).items()}
 
 
 def _read(path: str) -> dict[str, torch.Tensor]:
@@ -37,8 +38,8 @@ def _read(path: str) -> dict[str, torch.Tensor]:
 
 def assign_tensors(
     model, tensors: dict[str, torch.Tensor], dtype: torch.dtype | None, device, name: str
-) -> None:
-    """Make `tensors` the trained parts of `model`, in `dtype` or in their own.
+) -> set[str]:
+    """Make `tensors` the trained parts of `model`, in `dtype` or in their own; the names it has for them.
 
     A tensor that is missing, has no place or another shape is an error; nothing is initialized instead.
     """
@@ -57,13 +58,15 @@ def assign_tensors(
     for key, tensor in tensors.items():
         if tensor.shape != state[key].shape:
             raise ValueError(
-                f"checkpoint {name}: tensor {key!r} has shape {list(tensor.shape)}, the config says {list(state[key].shape)}"
+                f"checkpoint {name}: tensor {key!r} has shape {list(tensor.shape)}, "
+                f"the config says {list(state[key].shape)}"
             )
     placed = {
         key: tensor.to(device=state_device(state[key], device), dtype=dtype)
         for key, tensor in tensors.items()
     }
     model.load_state_dict(placed, strict=False, assign=True)
+    return set(placed)
 
 
 def state_device(tensor: torch.Tensor, default) -> torch.device:

@@ -1,4 +1,4 @@
-"""Copies the package's model code, flat, into a checkpoint, so that it loads where the package is not installed."""
+"""Copies the package's model code, flat, into a checkpoint: it loads where the package is not installed."""
 
 import ast
 import json
@@ -21,7 +21,7 @@ CUSTOM_PIPELINES = {
     }
 }
 # Which keys go into which file of a checkpoint, if the file is there.
-REGISTRATIONS = {
+REGISTRATIONS: dict[str, dict] = {
     "config.json": {"auto_map": AUTO_MAP, "custom_pipelines": CUSTOM_PIPELINES},
     "processor_config.json": {"auto_map": {"AutoProcessor": AUTO_MAP["AutoProcessor"]}},
 }

@@ -1,9 +1,12 @@
 """`SpeechLLMPipeline`: anything that holds sound in, text out, in batches and in bounded memory."""
 
 import collections
+import itertools
 import math
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields, replace
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -13,7 +16,8 @@ from ..configuration.configuration_strict import suggest
 from ..configuration.encoder_specs import encoder_spec
 from .audio_reading import open_audio
 from .audio_segments import Segment, split_audio
-from .processing_speechllm import is_batch
+from .memory_release import release_freed_memory
+from .processing_speechllm import SpeechLLMProcessor, is_batch
 
 # Quieter than this (RMS, dB below full scale) nobody speaks, but a language model would go on writing.
 SILENCE_DB = -60.0
@@ -30,6 +34,11 @@ GENERATION_SETTINGS = {
 }
 # Stock arguments that have no meaning here, whatever they are set to.
 IGNORED_OPTIONS = ("stride_length_s", "ignore_warning", "num_workers")
+# Thai, Lao, Burmese, Khmer; Chinese and Japanese with their punctuation. Not Korean.
+UNSPACED = re.compile(
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3000-\u30ff\u3400-\u9fff\uf900-\ufaff\uff00-\uffef"
+    "\U00020000-\U0003ffff]"
+)
 NOTHING = np.zeros(0, dtype=np.float32)
 
 
@@ -94,6 +103,8 @@ class SpeechLLMPipeline(AutomaticSpeechRecognitionPipeline):
     A source that cannot be read ends the call, or with `on_error="return"` has the result `{"error": ...}`.
     """
 
+    model: Any
+    processor: SpeechLLMProcessor
     _load_processor, _load_tokenizer, _load_feature_extractor = True, False, False
     # The stock constructor assigns a type by tables of class names, which decide nothing here.
     type = property(lambda self: "seq2seq", lambda self, value: None)
@@ -110,7 +121,7 @@ class SpeechLLMPipeline(AutomaticSpeechRecognitionPipeline):
         # What is wrong with them is told now, not when the first file has been read.
         self._chosen({})
 
-    def _sanitize_parameters(self, **options):
+    def _sanitize_parameters(self, **options):  # type: ignore[override]
         options = {k: v for k, v in options.items() if v is not None and k not in IGNORED_OPTIONS}
         known = {option.name for option in fields(TranscriptionOptions)}
         generation = {k: options.pop(k) for k in list(options) if k in GENERATION_SETTINGS - known}
@@ -124,7 +135,7 @@ class SpeechLLMPipeline(AutomaticSpeechRecognitionPipeline):
             options["generate_kwargs"] = {**options.get("generate_kwargs", {}), **generation}
         return {}, options, {}
 
-    def __call__(self, inputs, **options):
+    def __call__(self, inputs, **options):  # type: ignore[override]
         """Transcribe `inputs`; `options`: fields of `TranscriptionOptions`, or settings of `generate`."""
         _, call_options, _ = self._sanitize_parameters(**options)
         chosen = self._chosen(call_options)
@@ -161,6 +172,7 @@ class SpeechLLMPipeline(AutomaticSpeechRecognitionPipeline):
         for window in self._windows(sources, options, open_sources):
             for batch in window.batches():
                 self._forward(batch, options)
+                release_freed_memory()
             while len(open_sources) > 1 or (open_sources and window.closed):
                 yield self.postprocess(open_sources.popleft(), options)
 
@@ -200,13 +212,14 @@ class SpeechLLMPipeline(AutomaticSpeechRecognitionPipeline):
                 raise
             yield Piece(Segment(NOTHING, 0.0, 0.0), error=str(error))
 
-    def preprocess(self, source, options: TranscriptionOptions) -> Iterator[Segment]:
+    # The stock steps hand dicts of tensors to each other, these hand on pieces of sources.
+    def preprocess(self, source, options: TranscriptionOptions) -> Iterator[Segment]:  # type: ignore[override]
         """A source's segments, each no longer than the encoder hears at once."""
         rate = self.processor.sampling_rate
         blocks = open_audio(source, rate, options.sampling_rate)
-        return split_audio(blocks, rate, options.chunk_length_s)
+        return split_audio(blocks, rate, cast(float, options.chunk_length_s))
 
-    def _forward(self, batch: list[Piece], options: TranscriptionOptions) -> None:
+    def _forward(self, batch: list[Piece], options: TranscriptionOptions) -> None:  # type: ignore[override]
         """Write text, confidence and guards into the pieces of a batch, and release their sound."""
         # Not inference mode: tables that bases cache on their way could never be trained with afterwards.
         with torch.no_grad():
@@ -227,11 +240,11 @@ class SpeechLLMPipeline(AutomaticSpeechRecognitionPipeline):
             piece.guarded = "repetition" if looped is not None and bool(looped[row]) else None
             piece.release()
 
-    def postprocess(self, pieces: list[Piece], options: TranscriptionOptions) -> dict:
+    def postprocess(self, pieces: list[Piece], options: TranscriptionOptions) -> dict:  # type: ignore[override]
         """The result of one source from its pieces."""
         if pieces and pieces[-1].error is not None:
             return {"error": pieces[-1].error}
-        result: dict = {"text": " ".join(piece.text for piece in pieces if piece.text)}
+        result: dict = {"text": joined([piece.text for piece in pieces if piece.text])}
         if options.return_timestamps:
             result["chunks"] = [self._chunk(piece, options) for piece in pieces]
         if options.return_language:
@@ -285,6 +298,15 @@ class Window:
         ordered = sorted(self.pieces, key=lambda piece: -piece.segment.duration)
         for start in range(0, len(ordered), self.batch_size):
             yield ordered[start : start + self.batch_size]
+
+
+def joined(texts: list[str]) -> str:
+    """Segments' texts as one, with spaces between them except inside scripts that have none."""
+    seams = [
+        "" if UNSPACED.match(before[-1]) and UNSPACED.match(after[0]) else " "
+        for before, after in itertools.pairwise(texts)
+    ]
+    return "".join(text + seam for text, seam in zip(texts, [*seams, ""], strict=False))
 
 
 def token_confidence(outputs, new_ids: torch.Tensor, pad: int) -> list[float | None]:

@@ -227,7 +227,7 @@ class SpeechLLMProcessor(ProcessorMixin):
             for one, words, kind in slots
         ]
 
-    def apply_chat_template(
+    def apply_chat_template(  # type: ignore[override]
         self,
         conversation,
         chat_template=None,
@@ -258,7 +258,8 @@ class SpeechLLMProcessor(ProcessorMixin):
         inputs = self(clips or None, texts, return_tensors=return_tensors, **arguments)
         return inputs if return_dict else inputs["input_ids"]
 
-    def _conversation_text(self, messages: list[dict], template: str | None, variables: dict) -> str:
+    def _conversation_text(self, messages: list[dict], template, variables: dict) -> str:
+        """One conversation in the words of `template`; as plain text where there is none."""
         if template is None:
             start = self.tokenizer.bos_token if starts_with_bos(self.tokenizer) else ""
             return start + "\n".join(message["content"] for message in messages) + "\n"

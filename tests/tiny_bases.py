@@ -6,6 +6,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
+    BloomConfig,
     CohereConfig,
     Gemma2Config,
     GPT2Config,
@@ -113,6 +114,8 @@ DECODERS = {
     "gpt2": (GPT2Config, {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 2048}, None),
     "opt": (OPTConfig, {"hidden_size": 32, "word_embed_proj_dim": 32, "ffn_dim": 48, "num_hidden_layers": 2,
                         "num_attention_heads": 4, "max_position_embeddings": 2048}, None),
+    # ALiBi: its forward takes no position_ids.
+    "bloom": (BloomConfig, {"hidden_size": 32, "n_layer": 2, "n_head": 4}, None),
 }  # fmt: skip
 
 

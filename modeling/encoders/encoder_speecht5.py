@@ -10,12 +10,14 @@ from .encoder_waveform import convolve_waveform
 
 
 class SpeechSpeechT5(SpeechT5EncoderWithSpeechPrenet):
-    """`AutoModel` of such a checkpoint has no speech prenet; this class is what its recognizer listens with."""
+    """`AutoModel` of such a checkpoint has no speech prenet; this is what its recognizer listens with."""
 
     KEY_MAPPING = {r"^speecht5\.encoder\.": "", r"^encoder\.": ""}
     QUANTIZABLE = True
 
-    def forward(self, input_features, lengths, **kwargs) -> BaseModelOutput:
+    def forward(  # type: ignore[override]
+        self, input_features, lengths, **kwargs
+    ) -> BaseModelOutput:
         """Waveform `[B, samples]`, right-padded, with lengths `[B]` -> states `[B, frames, D]`."""
         prenet = self.prenet
         hidden = convolve_waveform(prenet.feature_encoder.conv_layers, input_features.to(self.dtype), lengths)

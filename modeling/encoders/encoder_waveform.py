@@ -1,5 +1,7 @@
 """HuBERT, wav2vec2 and WavLM on padded batches, each clip as if it were alone."""
 
+from typing import Any
+
 import torch
 from torch import nn
 from transformers.modeling_outputs import BaseModelOutput
@@ -20,7 +22,8 @@ def convolve_waveform(
     None of the layers pads, so a clip's own frames never reach into its padding. The one leak is the group
     norm of the "base" checkpoints, whose statistics run over all of time: padded batches get them masked.
     """
-    first, hidden = conv_layers[0], waveform[:, None]
+    first: Any = conv_layers[0]
+    hidden = waveform[:, None]
     start = 0
     if isinstance(getattr(first, "layer_norm", None), nn.GroupNorm) and bool(
         (lengths < waveform.shape[1]).any()
@@ -46,10 +49,15 @@ def masked_group_norm(norm: nn.GroupNorm, hidden: torch.Tensor, lengths: torch.T
 
 
 class WaveformEncoder:
-    """`forward` for the stock models of this family; SpecAugment is left out: nothing here trains them whole."""
+    """`forward` for the stock models of this family, without SpecAugment: nothing here trains them whole."""
 
     KEY_MAPPING = None
     QUANTIZABLE = True
+    config: Any
+    dtype: Any
+    feature_extractor: Any
+    feature_projection: Any
+    encoder: Any
 
     def forward(self, input_features, lengths, **kwargs) -> BaseModelOutput:
         """Waveform `[B, samples]`, right-padded, with lengths `[B]` -> states `[B, frames, D]`."""
@@ -70,6 +78,7 @@ class SpeechWav2Vec2(WaveformEncoder, Wav2Vec2Model):
 
 
 class SpeechWavLM(WaveformEncoder, WavLMModel):
-    """WavLM. Its attention hands raw weights to torch, which quantized ones are not."""
+    """WavLM. Its attention hands raw weights to torch: no quantized ones, and LoRA would be passed by."""
 
     QUANTIZABLE = False
+    RAW_WEIGHTS = ("q_proj", "k_proj", "v_proj", "out_proj")

@@ -1,5 +1,7 @@
 """Whisper's encoder on the clip's real length, with a mask, instead of on 30 s."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from transformers.masking_utils import create_bidirectional_mask
@@ -31,7 +33,7 @@ class SpeechWhisperEncoder(WhisperEncoder):
         states = self._convolve(input_features.to(self.conv1.weight.dtype), lengths)
         size = states.shape[1]
         states = states + self.embed_positions.weight[:size]
-        mask = mask_if_padded(frames, size) if not pad_to_maximum else None
+        mask: Any = mask_if_padded(frames, size) if not pad_to_maximum else None
         if mask is not None:
             mask = create_bidirectional_mask(config=self.config, inputs_embeds=states, attention_mask=mask)
         for layer in self.layers:
@@ -50,7 +52,7 @@ class SpeechWhisperEncoder(WhisperEncoder):
         return F.gelu(self.conv2(hidden)).transpose(1, 2)
 
     def _pad_with_silence(self, features: torch.Tensor):
-        """What the stock extractor gives for clips followed by silence up to 30 s: `[B, mel, 3000]`, lengths."""
+        """What the stock extractor gives for clips with silence up to 30 s: `[B, mel, 3000]`, lengths."""
         size = 2 * self.config.max_source_positions
         # The extractor clamps to 8 decades (2.0 after its scaling) below each clip's maximum.
         floor = features.amax(dim=(1, 2), keepdim=True) - 2.0

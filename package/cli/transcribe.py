@@ -144,7 +144,7 @@ def load_pipeline(args: argparse.Namespace):
 
     if args.bases and not Path(args.bases).is_dir():
         raise ValueError(f"--bases {args.bases}: no such folder")
-    check_checkpoint(args.model)
+    check_checkpoint(args.model, SpeechLLMConfig)
     device = choose_device(args.device)
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
@@ -160,13 +160,21 @@ def load_pipeline(args: argparse.Namespace):
     return SpeechLLMPipeline(model, processor, device=device)
 
 
-def check_checkpoint(name: str) -> None:
-    """A folder must be a checkpoint; what is no folder must at least be possible as an id on the Hub."""
-    if os.path.isdir(name):
-        if not os.path.isfile(os.path.join(name, "config.json")):
-            raise ValueError(f"--model {name}: this folder has no config.json, so it is no checkpoint")
-    elif os.path.exists(name) or os.path.isabs(name) or name.startswith(".") or name.count("/") > 1:
+def check_checkpoint(name: str, config_class) -> None:
+    """Raise if `name` is no folder and can be no id on the Hub, or is a checkpoint of something else."""
+    if not os.path.isdir(name) and (os.path.exists(name) or name[0] in "./~" or name.count("/") > 1):
         raise ValueError(f"--model {name}: no such folder")
+    try:
+        kind = config_class.get_config_dict(name)[0].get("model_type")
+    except OSError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"--model {name} is neither a checkpoint here nor read from the Hub: {reason}"
+        ) from error
+    if kind is None:
+        raise ValueError(f"--model {name}: there is no checkpoint in it, its config.json is missing")
+    if kind != config_class.model_type:
+        raise ValueError(f"--model {name}: a checkpoint of type {kind}, not {config_class.model_type}")
 
 
 def failure(one: AudioInput, error: str) -> str:

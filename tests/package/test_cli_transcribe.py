@@ -46,7 +46,7 @@ def expected(compose, clips):
 
 @pytest.fixture
 def talks(tmp_path, clips, monkeypatch):
-    """`talks/` with six clips, two of them in a sub-folder, beside what is no audio; the test runs above it."""
+    """`talks/` with six clips, two of them in a sub-folder, and what is no audio; the test runs above it."""
     for path, clip in zip(GOOD, clips, strict=True):
         file = tmp_path / "talks" / path
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -240,7 +240,8 @@ def test_without_a_model_the_error_says_how_to_name_one(talks, capsys, monkeypat
         (["--chunk-seconds", "1000"], "chunk_length_s must be more than 0 and at most 30"),
         (["--bases", "nowhere"], "--bases nowhere: no such folder"),
         (["--model", "./nowhere"], "--model ./nowhere: no such folder"),
-        (["--model", "talks"], "--model talks: this folder has no config.json"),
+        (["--model", "talks"], "--model talks: there is no checkpoint in it"),
+        (["--model", "nobody/nothing"], "--model nobody/nothing is neither a checkpoint here nor"),
     ],
 )
 def test_a_wrong_setting_is_one_line(transcribe, talks, options, reason):
@@ -254,6 +255,11 @@ def test_a_wrong_setting_is_one_line(transcribe, talks, options, reason):
 def test_wrong_usage_is_exit_code_2(options, capsys):
     assert main(["transcribe", *options, *(["a.wav"] if options else [])]) == 2
     assert "usage: speechllm transcribe" in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_something_else_is_refused(transcribe, talks, bases):
+    code, out, err = transcribe("--model", bases / "tiny--whisper", "talks/a.wav")
+    assert (code, out) == (1, "") and err.endswith("a checkpoint of type whisper, not speech_llm\n")
 
 
 def test_a_missing_base_says_how_to_install_it(checkpoint, talks, tmp_path, capsys, monkeypatch):

@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from tiny_bases import DECODERS, ENCODER_NAMES
-from transformers import AutoProcessor
-
 from speechllm import SpeechLLMProcessor
 from speechllm.configuration.configuration_prompt import AUDIO_TOKEN
 from speechllm.modeling.adapters.adapter_table import ADAPTERS
-from speechllm.modeling.checkpoint_speechllm import OWN_ARGUMENTS
+from speechllm.modeling.base_loading import LOADING_ARGUMENTS
 from speechllm.processing.processing_speechllm import MINIMUM_SECONDS, MODEL_ARGUMENTS
+from tiny_bases import DECODERS, ENCODER_NAMES
+from transformers import AutoProcessor
 
 RATE = 16000
 # Around the shortest clip, around hops and strides, and odd ones.
@@ -132,7 +131,10 @@ def test_numpy_is_returned_where_asked_for(processor, clips):
         (lambda p, clips: p(text=AUDIO_TOKEN), "0 clips for 1 audio slots"),
         (lambda p, clips: p("nowhere.wav"), "nowhere.wav: no such file"),
         (lambda p, clips: p.apply_transcription_request([]), "no clips to process"),
-        (lambda p, clips: p.apply_transcription_request(clips[:3], language=["it"]), "1 languages for 3 clips"),
+        (
+            lambda p, clips: p.apply_transcription_request(clips[:3], language=["it"]),
+            "1 languages for 3 clips",
+        ),
         (lambda p, clips: p.apply_transcription_request(clips[:1], task=["a", "b"]), "2 tasks for 1 clips"),
         (lambda p, clips: p.apply_transcription_request(clips[:2], prompt=["a"]), "1 prompts for 2 clips"),
         (lambda p, clips: p.apply_training_request(clips[:2], ["a"]), "1 targets for 2 clips"),
@@ -184,28 +186,29 @@ def test_padding_of_a_training_batch_changes_no_loss(parts, clips):
         loss = model(**together).loss * (together["labels"] != -100).sum()
         alone = sum(
             model(**batch).loss * (batch["labels"] != -100).sum()
-            for batch in (processor.apply_training_request(*pair) for pair in zip(clips, targets, strict=False))
+            for batch in (
+                processor.apply_training_request(*pair) for pair in zip(clips, targets, strict=False)
+            )
         )
     torch.testing.assert_close(loss, alone)
 
 
-@pytest.mark.slow
 def test_two_clips_can_be_learnt_by_heart(compose, clips):
-    model, processor = compose(hidden_size=64)
+    # A random decoder of this size can't be steered through its inputs alone: LoRA helps the adapter.
+    model, processor = compose(lora_config={"decoder": {"r": 8}})
     targets = ["yes", "no way"]
     batch = processor.apply_training_request(clips[1:3], targets)
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-2)
     model.train()
-    for _ in range(200):
+    for _ in range(150):
         optimizer.zero_grad()
-        loss = model(**batch).loss
-        loss.backward()
+        model(**batch).loss.backward()
         optimizer.step()
     model.eval()
     inputs = processor.apply_transcription_request(clips[1:3])
     new = model.generate(**inputs)[:, inputs["input_ids"].shape[1] :]
-    assert processor.batch_decode(new) == targets, float(loss)
+    assert processor.batch_decode(new) == targets
 
 
 # --- what stock code expects ----------------------------------------------------------------------------
@@ -259,9 +262,9 @@ def test_evaluating_trainer_gets_new_tokens_for_a_training_batch(parts, clips):
 
 def test_ids_become_text_without_special_tokens(processor):
     tokenizer = processor.tokenizer
-    ids = [tokenizer(text, add_special_tokens=False).input_ids for text in ("<|im_start|>ab<|im_end|>", "c")]
+    ids = [tokenizer(text, add_special_tokens=False).input_ids for text in ("ab<|im_end|>", "c")]
     assert processor.decode(ids[0]) == "ab"
-    assert processor.decode(ids[0], skip_special_tokens=False) == "<|im_start|>ab<|im_end|>"
+    assert processor.decode(ids[0], skip_special_tokens=False) == "ab<|im_end|>"
     padded = torch.tensor([ids[0], ids[1] + [tokenizer.pad_token_id] * (len(ids[0]) - 1)])
     assert processor.batch_decode(padded) == ["ab", "c"]
     assert processor.batch_decode(padded, skip_special_tokens=True) == ["ab", "c"]
@@ -271,7 +274,7 @@ def test_ids_become_text_without_special_tokens(processor):
 
 
 def test_arguments_of_the_model_alone_are_those_of_the_model():
-    assert MODEL_ARGUMENTS == OWN_ARGUMENTS
+    assert MODEL_ARGUMENTS == LOADING_ARGUMENTS
 
 
 def test_from_bases_takes_the_arguments_of_the_model(bases):
@@ -290,7 +293,9 @@ def test_from_bases_takes_the_arguments_of_the_model(bases):
 @pytest.mark.parametrize("decoder", ["llama_tied", "gpt2"])
 @pytest.mark.parametrize("encoder", ENCODER_NAMES)
 def test_saved_processor_comes_back(compose, clips, tmp_path, encoder, decoder):
-    model, processor = compose(encoder, decoder, prompt_config={"system": "Write.", "language": " ({language})"})
+    model, processor = compose(
+        encoder, decoder, prompt_config={"system": "Write.", "language": " ({language})"}
+    )
     processor.save_pretrained(tmp_path)
     expected = processor.apply_transcription_request(clips[:2], language="it")
     saved = json.loads((tmp_path / "processor_config.json").read_text())

@@ -1,11 +1,12 @@
 """The prompt: one layout for training and inference, whatever tokenizer the decoder has."""
 
-import pytest
-from tiny_bases import CHAT_TEMPLATE, DECODERS, tiny_tokenizer
-from tokenizers.processors import TemplateProcessing
+import re
 
+import pytest
 from speechllm import SpeechLLMConfig, SpeechLLMProcessor
 from speechllm.configuration.configuration_prompt import AUDIO_TOKEN, PromptConfig
+from tiny_bases import CHAT_TEMPLATE, DECODERS, tiny_tokenizer
+from tokenizers.processors import TemplateProcessing
 
 QUESTION = f"{AUDIO_TOKEN}\nTranscribe the speech"
 THOUGHT = "<think>\n\n</think>\n\n"
@@ -42,14 +43,37 @@ def test_plain_text_where_the_layout_asks_for_it(compose, clips):
     assert prompts(plain, clips[:1]) == [f"You write.\n{QUESTION}.\n"]
 
 
-@pytest.mark.parametrize("template", [None, CHAT_TEMPLATE], ids=["plain", "chat"])
-def test_plain_text_starts_as_the_tokenizer_starts_text(template):
-    tokenizer = tiny_tokenizer(template)
-    assert PromptConfig(chat=False).render(tokenizer) == f"{QUESTION}.\n"
+def with_start(template=None):
+    """A tokenizer that begins whatever it is given with its BOS."""
+    tokenizer = tiny_tokenizer(template, pad=True)
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
         single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", tokenizer.bos_token_id)]
     )
-    assert PromptConfig(chat=False).render(tokenizer) == f"<|endoftext|>{QUESTION}.\n"
+    return tokenizer
+
+
+@pytest.mark.parametrize("template", [None, CHAT_TEMPLATE], ids=["plain", "chat"])
+def test_plain_text_starts_as_the_tokenizer_starts_text(template):
+    assert PromptConfig(chat=False).render(tiny_tokenizer(template)) == f"{QUESTION}.\n"
+    assert PromptConfig(chat=False).render(with_start(template)) == f"<|endoftext|>{QUESTION}.\n"
+
+
+def test_start_is_written_once_and_never_before_the_answer(processor, clips):
+    tokenizer = with_start()
+    own = SpeechLLMProcessor(
+        processor.feature_extractor, tokenizer, feature_steps=processor.feature_steps,
+        input_steps=processor.input_steps,
+    )  # fmt: skip
+    start = tokenizer.bos_token_id
+    ids = own.apply_transcription_request(clips[0])["input_ids"][0].tolist()
+    assert ids[0] == start
+    assert ids.count(start) == 1
+    # Its BOS is its EOS as well, as with GPT-2: one before the prompt, one behind the answer.
+    taught = own.apply_training_request(clips[0], "one")
+    assert taught["input_ids"][0].tolist().count(start) == 2
+    assert taught["labels"][0, -1] == start
+    conversation_text = own.apply_chat_template([{"role": "user", "content": "Hello"}])
+    assert conversation_text == "<|endoftext|>Hello\n"
 
 
 @pytest.mark.parametrize(
@@ -92,7 +116,8 @@ def test_every_field_of_the_layout_can_be_set(compose, clips):
         "context": " con {context}",
     }
     own = compose(prompt_config=layout)[1]
-    expected = f"<|im_start|>system\nYou are a clerk.<|im_end|>\n<|im_start|>user\nScrivi in lingua Italian con X {AUDIO_TOKEN}<|im_end|>"
+    system = "<|im_start|>system\nYou are a clerk.<|im_end|>\n"
+    expected = f"{system}<|im_start|>user\nScrivi in lingua Italian con X {AUDIO_TOKEN}<|im_end|>"
     assert prompts(own, clips[:1], language="it", prompt="X")[0].startswith(expected)
     assert f"Take minutes {AUDIO_TOKEN}" in prompts(own, clips[:1], task="minutes")[0]
     with pytest.raises(ValueError, match="no task .zzz.; there are minutes, transcribe"):
@@ -108,7 +133,7 @@ def test_every_field_of_the_layout_can_be_set(compose, clips):
     ],
 )
 def test_layouts_that_cannot_work_are_refused(compose, layout, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=re.escape(message)):
         compose(prompt_config=layout)
 
 
@@ -164,7 +189,9 @@ WRITTEN = f"<|im_start|>system\nListen.<|im_end|>\n<|im_start|>user\n{AUDIO_TOKE
 
 def test_conversations_become_text(processor, clips):
     assert processor.apply_chat_template(conversation(clips[0])) == WRITTEN
-    several = processor.apply_chat_template([conversation(clip) for clip in clips[:2]], add_generation_prompt=True)
+    several = processor.apply_chat_template(
+        [conversation(clip) for clip in clips[:2]], add_generation_prompt=True
+    )
     assert several == [f"{WRITTEN}<|im_start|>assistant\n{THOUGHT}"] * 2
     thinking = processor.apply_chat_template(
         conversation(clips[0]), add_generation_prompt=True, enable_thinking=True
@@ -195,7 +222,11 @@ def test_audio_of_a_conversation_may_be_a_file_or_an_upload(processor, clips, tm
     upload = "data:audio/wav;base64," + base64.b64encode((tmp_path / "clip.wav").read_bytes()).decode()
     options = {"tokenize": True, "return_dict": True}
     expected = processor.apply_chat_template(conversation(clips[0]), **options)["input_features"]
-    for part in ({"path": str(tmp_path / "clip.wav")}, {"url": (tmp_path / "clip.wav").as_uri()}, {"url": upload}):
+    for part in (
+        {"path": str(tmp_path / "clip.wav")},
+        {"url": (tmp_path / "clip.wav").as_uri()},
+        {"url": upload},
+    ):
         turns = [{"role": "user", "content": [{"type": "audio", **part}]}]
         assert processor.apply_chat_template(turns, **options)["input_features"].equal(expected)
     narrow = processor.apply_chat_template(conversation(clips[0][::2]), sampling_rate=8000, **options)
