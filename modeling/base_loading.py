@@ -58,6 +58,10 @@ def load_bases(cls, config, bases, arguments: dict) -> tuple[PreTrainedModel, Pr
         # Their weights are there: the composite's constructor must not initialize them once more.
         for module in base.modules():
             module._is_hf_initialized = True
+            if getattr(module, "support_avx512bf16_for_cpu", False):
+                # bitsandbytes repacks such weights for good at their first inference on a CPU: from then on
+                # no gradient passes them, and a run that evaluates in between trains nothing, silently.
+                module.support_avx512bf16_for_cpu = False
     return tower, decoder
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 from transformers import AutoModel, AutoModelForCausalLM
 from transformers.masking_utils import create_masks_for_generate
@@ -26,6 +27,10 @@ from .lora_layers import LoraLinear, add_lora, is_lora_key
 
 # Parts of SpeechLLMModel that are bases, frozen unless a user thaws them.
 BASE_PARTS = ("audio_tower", "language_model")
+
+# Encoder frames that one pass may hold: an encoder's activations are the peak of memory, and past a few clips
+# of 30 s a larger pass is no faster, on a CPU or on a GPU.
+FRAMES_AT_ONCE = 6000
 
 
 @dataclass
@@ -78,9 +83,6 @@ class SpeechLLMPreTrainedModel(CheckpointedModel):
                 for module in base.modules():
                     if isinstance(module, LoraLinear):
                         module.dropout.train(mode)
-                    elif is_quantized_linear(module):
-                        # bitsandbytes takes kernels without a gradient where this says "no training".
-                        module.training = mode
         return self
 
     def parameter_counts(self) -> dict[str, int]:
@@ -178,8 +180,7 @@ class SpeechLLMModel(SpeechLLMPreTrainedModel):
                 f"a clip has {int(lengths.max())} feature frames; this encoder has positions for {maximum}"
             )
         with torch.set_grad_enabled(torch.is_grad_enabled() and self._encoder_trains()):
-            padding = self.config.encoder_padding == "max_length"
-            states = self.audio_tower(input_features, lengths, pad_to_maximum=padding).last_hidden_state
+            states = self._encode(input_features, lengths)
         adapted = self.adapter(states.to(self._adapter_dtype()), self.config.encoder_frames(lengths))
         real = torch.arange(adapted.states.shape[1], device=lengths.device) < adapted.lengths[:, None]
         return SpeechFeatures(
@@ -188,6 +189,20 @@ class SpeechLLMModel(SpeechLLMPreTrainedModel):
             lengths=adapted.lengths,
             auxiliary_loss=adapted.auxiliary_loss,
         )
+
+    def _encode(self, input_features, lengths) -> torch.Tensor:
+        """Encoder states `[B, T', D]`; without gradient no more rows at once than keep within the bound."""
+        longest = int(self.config.encoder_frames(lengths).max())
+        rows = len(lengths) if torch.is_grad_enabled() else max(1, FRAMES_AT_ONCE // max(longest, 1))
+        parts = []
+        for start in range(0, len(lengths), rows):
+            states = self.audio_tower(
+                input_features[start : start + rows],
+                lengths[start : start + rows],
+                pad_to_maximum=self.config.encoder_padding == "max_length",
+            ).last_hidden_state
+            parts.append(F.pad(states, (0, 0, 0, longest - states.shape[1])))
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
 
     def _encoder_trains(self) -> bool:
         return any(parameter.requires_grad for parameter in self.audio_tower.parameters())
@@ -302,14 +317,9 @@ class SpeechLLMForConditionalGeneration(SpeechGenerationMixin, SpeechLLMPreTrain
         return outputs
 
     def create_masks_for_generate(self, config, **kwargs):
-        """Masks for a static cache, as the decoder makes them: by its own config, and in its own way if any."""
+        """Masks for a static cache, as the decoder makes them: by its own config and in its own way."""
         own = getattr(self.causal_lm, "create_masks_for_generate", create_masks_for_generate)
         return own(config=self.causal_lm.config, **kwargs)
-
-
-def is_quantized_linear(module: Any) -> bool:
-    """Whether this is a linear whose weight holds packed integers."""
-    return hasattr(module, "in_features") and not module.weight.dtype.is_floating_point
 
 
 def ties_of(causal_lm, head: nn.Module) -> dict[str, str]:

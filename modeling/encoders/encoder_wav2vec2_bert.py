@@ -14,5 +14,6 @@ class SpeechWav2Vec2Bert(Wav2Vec2BertModel):
 
     def forward(self, input_features, lengths, **kwargs) -> BaseModelOutput:
         """Filter banks `[B, T, 160]`, right-padded, with lengths `[B]` -> states `[B, T, D]`."""
+        input_features = input_features[:, : int(lengths.max())]
         mask = mask_if_padded(lengths, input_features.shape[1])
         return super().forward(input_features.to(self.dtype), attention_mask=mask)

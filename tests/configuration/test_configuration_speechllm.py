@@ -1,4 +1,4 @@
-"""`SpeechLLMConfig` refuses what it does not know or what contradicts itself, in one line, and survives JSON."""
+"""`SpeechLLMConfig` refuses in one line what is unknown or contradicts itself, and survives JSON."""
 
 import copy
 import json

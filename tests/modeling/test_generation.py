@@ -1,4 +1,4 @@
-"""`generate`: the row-dropping loop says what the stock loop says, and every way of decoding keeps to its budget."""
+"""`generate`: the row-dropping loop says what the stock loop says; every way of decoding keeps its budget."""
 
 import numpy as np
 import pytest
@@ -270,7 +270,8 @@ def test_loops_stop_in_the_stock_loops_too(llama, inputs, settings):
 
 @pytest.mark.parametrize(
     ("ids", "period"),
-    [([7] * 12, 1), ([7] * 11, 0), ([1, 2] * 6, 2), ([1, 2, 3] * 4, 3), ([1, 2, 3] * 3, 0), (list(range(64)), 0),
+    [([7] * 12, 1), ([7] * 11, 0), ([1, 2] * 6, 2), ([1, 2, 3] * 4, 3), ([1, 2, 3] * 3, 0),
+     (list(range(64)), 0),
      ([*range(40, 56)] * 4, 16), ([9, 9, 9, 9, *[1, 2, 3, 4] * 4], 4)],
 )  # fmt: skip
 def test_what_counts_as_a_loop(ids, period):
