@@ -32,7 +32,8 @@ class SpeechLLMConfig(StrictConfig):
 
     `audio_config` and `text_config` are the bases' own configs, whole. `encoder_id` / `decoder_id` and their
     revisions say where the frozen weights are; `bases_included` says that the checkpoint holds them itself.
-    `prompt_ids` is the default prompt, tokenized, with -1 where the speech goes. A clip may become
+    `prompt_ids` is the default prompt, tokenized, with -1 where the speech goes; `end_token_id`
+    ends what the model is trained to write. A clip may become
     `tokens_per_second` times its duration plus `extra_tokens` tokens.
     """
 
@@ -59,6 +60,7 @@ class SpeechLLMConfig(StrictConfig):
     output_norm: Literal["rms", "none"] = "rms"
     audio_token_id: int | None = None
     pad_token_id: int | None = None
+    end_token_id: int | None = None
     prompt_ids: list[int] | None = None
     tokens_per_second: float | int = 10.0
     extra_tokens: int = 16
@@ -190,10 +192,11 @@ class SpeechLLMConfig(StrictConfig):
         return own, {"model_type": adapter, **of_adapter}
 
     def set_tokens(self, tokenizer) -> None:
-        """Take the ids that depend on the tokenizer: audio placeholder, padding, default prompt."""
+        """Take the ids that depend on the tokenizer: audio placeholder, padding, end, default prompt."""
         add_audio_token(tokenizer)
         self.audio_token_id = tokenizer.convert_tokens_to_ids(AUDIO_TOKEN)
         self.pad_token_id = tokenizer.pad_token_id
+        self.end_token_id = tokenizer.eos_token_id
         text = self.prompt_config.render(tokenizer)
         ids = tokenizer(text, add_special_tokens=False).input_ids
         self.prompt_ids = [-1 if token == self.audio_token_id else token for token in ids]

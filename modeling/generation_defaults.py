@@ -11,12 +11,17 @@ ALWAYS_WRITTEN = ("num_beams", "do_sample")
 
 
 def default_generation(config, base: GenerationConfig) -> GenerationConfig:
-    """Greedy, one beam, the decoder's own ends. Its sampling settings are for chat, not for transcripts."""
+    """Greedy, one beam. The decoder's own sampling settings are for chat, not for transcripts.
+
+    Text ends at the decoder's own ends, and at the token that targets end with in training.
+    """
+    own = base.eos_token_id if isinstance(base.eos_token_id, list) else [base.eos_token_id]
+    ends = sorted({end for end in [*own, config.end_token_id] if end is not None})
     return GenerationConfig(
         num_beams=1,
         do_sample=False,
         max_new_tokens=MAX_NEW_TOKENS,
-        eos_token_id=base.eos_token_id,
+        eos_token_id=ends if len(ends) > 1 else ends[0],
         pad_token_id=config.pad_token_id,
         bos_token_id=base.bos_token_id,
     )

@@ -149,15 +149,17 @@ class _GreedyRows:
         return torch.arange(past, past + new, device=self.embeds.device).expand(len(self.rows), -1)
 
     def _cut_loops(self) -> torch.Tensor:
-        """Mark running rows that loop, and keep one round of what they repeat."""
-        detector = LoopDetector()
-        periods = detector(self.ids[self.rows, : self.written])
-        for row in (periods > 0).nonzero()[:, 0].tolist():
-            period = int(periods[row])
-            keep = self.written - detector.span(period) + period
-            self.ids[self.rows[row], keep : self.written] = self.pad
-            self.logprobs[self.rows[row], keep : self.written] = 0.0
-            self.looped[self.rows[row]] = True
+        """Mark running rows that loop, and keep one round of what they repeat, `[rows]`."""
+        periods = LoopDetector()(self.ids[self.rows, : self.written])
+        for place in (periods > 0).nonzero()[:, 0].tolist():
+            row, period = self.rows[place], int(periods[place])
+            written = self.ids[row, : self.written]
+            # The loop goes back to where a token last differed from the one a period before it.
+            differs = (written[period:] != written[:-period]).nonzero()
+            begin = int(differs[-1]) + 1 if len(differs) else 0
+            self.ids[row, begin + period : self.written] = self.pad
+            self.logprobs[row, begin + period : self.written] = 0.0
+            self.looped[row] = True
         return periods > 0
 
     def _leave(self, done: torch.Tensor, tokens: torch.Tensor) -> None:

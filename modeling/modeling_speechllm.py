@@ -28,8 +28,8 @@ from .lora_layers import LoraLinear, add_lora, is_lora_key
 # Parts of SpeechLLMModel that are bases, frozen unless a user thaws them.
 BASE_PARTS = ("audio_tower", "language_model")
 
-# Encoder frames that one pass may hold: an encoder's activations are the peak of memory, and past a few clips
-# of 30 s a larger pass is no faster, on a CPU or on a GPU.
+# Encoder frames that one pass may hold, four clips of 30 s of Whisper: an encoder's activations are the peak
+# of memory, and a pass over eight such clips was no faster than two over four (2 CPU cores).
 FRAMES_AT_ONCE = 6000
 
 

@@ -103,8 +103,8 @@ class SpeechLLMProcessor(ProcessorMixin):
             inputs = encoder_spec(config.audio_config).inputs_per_second * 10
             own, models = chain_length(inputs, self.input_steps), config.speech_tokens(inputs)
             raise ValueError(
-                f"this processor counts {own} speech tokens for 10 s, the model makes {models}: "
-                "they are not of one checkpoint"
+                f"this processor counts {own} speech tokens for 10 s by {self.input_steps}, the model makes "
+                f"{models} by {config.input_steps}: they are not of one checkpoint"
             )
         if self.audio_token_id != config.audio_token_id:
             own, models = self.audio_token_id, config.audio_token_id

@@ -20,7 +20,7 @@ def steps(quick: bool) -> dict[str, list[str]]:
     always = {
         "style": [PYTHON, "-m", "ruff", "check", "."],
         "format": [PYTHON, "-m", "ruff", "format", "--check", "."],
-        "types": [PYTHON, "-m", "mypy", "-p", "speechllm"],
+        "types": [PYTHON, "tests/type_check.py"],
         "tests": [*tests, "-m", "not slow"] if quick else tests,
     }
     return always if quick else {**always, "wheel": [PYTHON, "tests/wheel_check.py"]}
