@@ -26,7 +26,10 @@ def main() -> None:
         together = asr(clips, batch_size=CLIPS)
         alone = [asr(clip, batch_size=1) for clip in clips]
         equal = sum(a["text"] == b["text"] for a, b in zip(together, alone, strict=True))
-        print(f"{adapter:12} {equal} of {CLIPS} texts identical, {len({r['text'] for r in alone})} different texts")
+        print(
+            f"{adapter:12} {equal} of {CLIPS} texts identical, "
+            f"{len({r['text'] for r in alone})} different texts"
+        )
 
 
 if __name__ == "__main__":

@@ -20,7 +20,8 @@ def print_conditions(what: str) -> None:
     print(what)
     print(
         f"conditions: {os.cpu_count()} CPUs ({torch.get_num_threads()} threads, {processor_name()}), "
-        f"torch {torch.__version__}, transformers {transformers.__version__}, Python {platform.python_version()}"
+        f"torch {torch.__version__}, transformers {transformers.__version__}, "
+        f"Python {platform.python_version()}"
     )
     sys.stdout.flush()
 
@@ -28,7 +29,9 @@ def print_conditions(what: str) -> None:
 def processor_name() -> str:
     """The processor, and whether it multiplies bf16 natively: the fact that matters most here."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    name = next(
+        (line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine()
+    )
     flags = next((line for line in lines if line.startswith("flags")), "")
     native = [flag for flag in ("avx512_bf16", "amx_bf16") if flag in flags]
     return f"{name}, {'native bf16 (' + ', '.join(native) + ')' if native else 'no native bf16'}"

@@ -1,6 +1,6 @@
 """What a clip costs before the language model, by its length: features, encoder, adapter.
 
-    python benchmarks/encoder_cost.py
+python benchmarks/encoder_cost.py
 """
 
 import statistics

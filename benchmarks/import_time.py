@@ -1,6 +1,6 @@
 """How long `import speechllm` takes, and whether it pulls torch in.
 
-    python benchmarks/import_time.py
+python benchmarks/import_time.py
 """
 
 import statistics
@@ -19,7 +19,10 @@ print(time.perf_counter() - start, "torch" in sys.modules)
 
 def main() -> None:
     print_conditions("import time: seconds of `import speechllm` in fresh processes")
-    runs = [subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True) for _ in range(9)]
+    runs = [
+        subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True)
+        for _ in range(9)
+    ]
     seconds, torches = zip(*(run.stdout.split() for run in runs), strict=True)
     times = [float(value) for value in seconds]
     print(f"median {statistics.median(times):.4f} s, worst {max(times):.4f} s (under 0.2 is claimed)")

@@ -32,7 +32,8 @@ elif way == "alone":
     loaded = AutoModel.from_pretrained(encoder), AutoModelForCausalLM.from_pretrained(decoder)
 else:
     tower = ENCODERS["whisper"]
-    loaded = tower.from_pretrained(encoder, key_mapping=tower.KEY_MAPPING), AutoModelForCausalLM.from_pretrained(decoder)
+    tower = tower.from_pretrained(encoder, key_mapping=tower.KEY_MAPPING)
+    loaded = tower, AutoModelForCausalLM.from_pretrained(decoder)
 seconds = time.perf_counter() - start
 models = loaded if isinstance(loaded, tuple) else (loaded,)
 # Weights are mapped from the file until they are read: read them all, so that memory is compared in full.
@@ -43,7 +44,9 @@ print(json.dumps([seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 
 
 def measure(way: str, folder: str) -> list[float]:
     code = MEASURE.format(bases=(ENCODER, DECODER))
-    run = subprocess.run([sys.executable, "-c", code, way, folder], capture_output=True, text=True, check=True)
+    run = subprocess.run(
+        [sys.executable, "-c", code, way, folder], capture_output=True, text=True, check=True
+    )
     return json.loads(run.stdout.strip().splitlines()[-1])
 
 
@@ -56,7 +59,10 @@ def main() -> None:
         model, _ = composed()
         model.save_pretrained(folder)
         counts = model.parameter_counts()
-        print(f"{counts['trainable']:,} trained parameters of {counts['total']:,}; {rounds} rounds after one warm-up")
+        print(
+            f"{counts['trainable']:,} trained parameters of {counts['total']:,}; "
+            f"{rounds} rounds after one warm-up"
+        )
         for way in ("checkpoint", "alone", "towers"):
             measure(way, folder)
         results: dict[str, list[list[float]]] = {"checkpoint": [], "alone": [], "towers": []}
@@ -69,9 +75,13 @@ def main() -> None:
     for way in ("alone", "towers"):
         pairs = zip(results["checkpoint"], results[way], strict=True)
         time_ratio, memory_ratio = (
-            statistics.median(column) for column in zip(*((a[0] / b[0], a[1] / b[1]) for a, b in pairs), strict=True)
+            statistics.median(column)
+            for column in zip(*((a[0] / b[0], a[1] / b[1]) for a, b in pairs), strict=True)
         )
-        print(f"checkpoint / {way}: time {time_ratio:.2f} (at most 1.10), memory {memory_ratio:.2f} (at most 1.05)")
+        print(
+            f"checkpoint / {way}: time {time_ratio:.2f} (at most 1.10), "
+            f"memory {memory_ratio:.2f} (at most 1.05)"
+        )
 
 
 if __name__ == "__main__":

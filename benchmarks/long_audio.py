@@ -40,7 +40,6 @@ print(json.dumps([
 def write_speech(path: Path, seconds: int) -> None:
     """A stereo file of so many seconds, written in pieces."""
     import soundfile
-
     from speechllm.processing.audio_resampling import resample
 
     minute = resample(joined_speech(60), 16000, RATE)
@@ -68,7 +67,8 @@ def main() -> None:
             peaks.append(peak)
             print(
                 f"{length:3} min: peak {peak:.0f} MB, {segments} segments up to {end:.1f} s, transcribed in "
-                f"{seconds:.0f} s ({60 * length / seconds:.1f} times real time), process {time.perf_counter() - start:.0f} s"
+                f"{seconds:.0f} s ({60 * length / seconds:.1f} times real time), "
+                f"process {time.perf_counter() - start:.0f} s"
             )
             sys.stdout.flush()
     print(f"difference {peaks[1] - peaks[0]:.0f} MB (at most 300 is claimed)")

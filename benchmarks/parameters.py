@@ -1,6 +1,6 @@
 """Parameters of the adapters over the bases of the published systems, and reload parity with real bases.
 
-    python benchmarks/parameters.py
+python benchmarks/parameters.py
 """
 
 import tempfile
@@ -48,7 +48,10 @@ def main() -> None:
             same = torch.equal(model(**request).logits, again(**request).logits)
             same = same and torch.equal(model(ids).logits, again(ids).logits)
         trained = 4 * model.parameter_counts()["trainable"]
-        print(f"{kind:12} reload bit-identical: {same}; file {size:,} bytes, {size - trained:,} more than its parameters")
+        print(
+            f"{kind:12} reload bit-identical: {same}; file {size:,} bytes, "
+            f"{size - trained:,} more than its parameters"
+        )
 
 
 if __name__ == "__main__":

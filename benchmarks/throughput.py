@@ -1,9 +1,10 @@
-"""Clips a second of the pipeline, against the same model fed one clip at a time, fp32, features padded to 30 s.
+"""Clips a second of the pipeline, against the same model fed one clip at a time, fp32, padded to 30 s.
 
     python benchmarks/throughput.py
 
 The adapter is fresh, so the text means nothing; what is compared is the work. In both ways every clip is
-written the same number of tokens (3.5 a second of speech and 4 more, about what English takes), ends are not looked for.
+written the same number of tokens (3.5 a second of speech and 4 more, about what English takes), ends are
+not looked for.
 
 PROFILE
 """
@@ -34,7 +35,9 @@ def one_by_one(model, processor, clips) -> tuple[list[float], int]:
             start = time.perf_counter()
             request = processor.apply_transcription_request(clip)
             # 30 s of features, as the stock extractor makes them, with the mask of the clip.
-            request["input_features"] = extractor(clip, sampling_rate=16000, return_tensors="pt").input_features
+            request["input_features"] = extractor(
+                clip, sampling_rate=16000, return_tensors="pt"
+            ).input_features
             mask = torch.zeros(1, request["input_features"].shape[2], dtype=torch.long)
             mask[:, : len(clip) // extractor.hop_length] = 1
             request["input_features_mask"] = mask
@@ -57,7 +60,10 @@ def main() -> None:
     print_conditions("throughput: pipeline against one clip at a time, fp32, padded to 30 s")
     clips = speech_clips(options.clips, (1.0, 10.0))
     total = sum(map(len, clips)) / 16000
-    print(f"{len(clips)} clips, {total:.0f} s of telephone prompts, 1-10 s each; batch {options.batch_size}, {options.dtype}")
+    print(
+        f"{len(clips)} clips, {total:.0f} s of telephone prompts, 1-10 s each; "
+        f"batch {options.batch_size}, {options.dtype}"
+    )
     padded, processor = composed(dtype=torch.float32, encoder_padding="max_length")
     ours, _ = composed(dtype=torch.float32)
     ours = ours.to(getattr(torch, options.dtype))
@@ -77,7 +83,8 @@ def main() -> None:
         fast = time.perf_counter() - start
         ratios.append((len(clips) / fast) / (len(part) / sum(slow)))
         print(
-            f"round {number + 1}: one at a time {len(part) / sum(slow):.2f} clips/s ({tokens} tokens for {len(part)} clips), "
+            f"round {number + 1}: one at a time {len(part) / sum(slow):.2f} clips/s "
+            f"({tokens} tokens for {len(part)} clips), "
             f"pipeline {len(clips) / fast:.2f} clips/s, ratio {ratios[-1]:.1f}"
         )
     print(f"median ratio {statistics.median(ratios):.1f} (at least 8 is claimed)")

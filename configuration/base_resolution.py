@@ -59,7 +59,8 @@ def resolve_base(base_id: str, revision: str | None = None, bases=None) -> tuple
     if revision and held and held != revision:
         raise ValueError(
             f"base {base_id} is pinned to revision {revision}, but {folder} holds {held}: "
-            f"name a folder with that revision in {BASES_VARIABLE}, or remove this one"
+            f"name a folder with that revision in {BASES_VARIABLE}, or remove this one and "
+            f"`speechllm bases install {base_id} --revision {revision}`"
         )
     return str(folder), {}
 
@@ -75,7 +76,7 @@ def manifest_revision(folder: Path) -> str | None:
         raise ValueError(f"{manifest} is damaged: delete {folder} and install the base again") from None
 
 
-def load_base(loader, base_id: str, revision: str | None = None, bases=None, **arguments):
+def load_base(loader, base_id: str | None, revision: str | None = None, bases=None, **arguments):
     """`loader(source, **arguments)` for a base, with failures told in one line."""
     if not base_id:
         raise ValueError("this config names no base: build it with from_bases, or load a saved checkpoint")
@@ -90,9 +91,10 @@ def load_base(loader, base_id: str, revision: str | None = None, bases=None, **a
     except OSError as error:
         at = f" at revision {revision}" if revision else ""
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        wanted = f"{base_id} --revision {revision}" if revision else base_id
         raise OSError(
             f"base model {base_id}{at} cannot be read ({reason}): install it with "
-            f"`speechllm bases install {base_id}`, or name a folder that holds {folder_name(base_id)} "
+            f"`speechllm bases install {wanted}`, or name a folder that holds {folder_name(base_id)} "
             f"in {BASES_VARIABLE}"
         ) from error
 

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .configuration_strict import suggest
 from .speech_lengths import LengthSteps
 
 
@@ -73,7 +72,7 @@ def encoder_spec(audio_config) -> EncoderSpec:
     """The family of an encoder's config; `ValueError` for one that is not known or not supported."""
     kind = audio_config.model_type
     if kind not in ENCODER_SPECS:
-        raise ValueError(f"no encoder of type {kind!r}; {suggest(kind, ENCODER_SPECS)}")
+        raise ValueError(f"no encoder of type {kind!r}; there are {', '.join(sorted(ENCODER_SPECS))}")
     if getattr(audio_config, "add_adapter", False):
         raise ValueError(
             f"this {kind} has a down-sampling adapter of its own (add_adapter): use a base without it"

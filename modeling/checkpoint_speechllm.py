@@ -177,6 +177,8 @@ class CheckpointedModel(PreTrainedModel):
             options = {name: kwargs[name] for name in names if name in kwargs}
             repo_id = kwargs.get("repo_id", Path(save_directory).name)
             return self.push_to_hub(repo_id, include_bases=include_bases, **options)
+        if kwargs.get("variant"):
+            raise ValueError("checkpoints have no variants: save each dtype in a folder or revision of its own")
         include_bases = include_bases or self._pushes_bases or not self.config.references_bases
         if include_bases and any(getattr(module, "hf_quantizer", None) for module in self.modules()):
             raise ValueError(

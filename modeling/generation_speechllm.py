@@ -64,7 +64,7 @@ class SpeechGenerationMixin(GenerationMixin):
         return input_lengths(self.config, input_features, input_features_mask) / spec.inputs_per_second
 
     def token_budgets(self, seconds: torch.Tensor) -> torch.Tensor:
-        """How many tokens each clip may become, `[B]`: speech has no more a second, only loops have."""
+        """How many tokens each clip may become, `[B]`: more than speech takes in any script."""
         return (seconds * self.config.tokens_per_second).ceil().long() + self.config.extra_tokens
 
     def default_prompt(self, input_features, input_features_mask=None) -> tuple[torch.Tensor, torch.Tensor]:
@@ -95,7 +95,7 @@ class SpeechGenerationMixin(GenerationMixin):
         With features only, the config's default prompt is used and new ids `[B, N]` are returned; with
         `input_ids` `[B, L]` (padded on either side) prompt and new ids, as every decoder does; with `labels`,
         as an evaluating trainer passes them, the prompt ends at the first label and new ids are returned.
-        Each clip may become as many tokens as its duration allows, unless `max_new_tokens` says less, or
+        Each clip may become as many tokens as its duration allows, unless `max_new_tokens` is given, or
         `max_length`, which counts what is returned. A row that repeats itself is cut short, unless
         `stop_loops` is off.
         """

@@ -13,11 +13,15 @@ from transformers.utils import ModelOutput
 
 @dataclass
 class SpeechGenerateOutput(ModelOutput):
-    """`sequences` `[B, N]` (new tokens), `token_logprobs` `[B, N]` (0 past each end), `looped` `[B]`."""
+    """What decoding gives. `sequences` `[B, N]`: new tokens; `token_logprobs` `[B, N]`: 0 past each end.
+
+    `looped` `[B]`: cut short because the row repeated itself; `exhausted` `[B]`: ended by its token budget.
+    """
 
     sequences: torch.Tensor | None = None
     token_logprobs: torch.Tensor | None = None
     looped: torch.Tensor | None = None
+    exhausted: torch.Tensor | None = None
 
 
 class LoopDetector:
@@ -94,6 +98,7 @@ class _GreedyRows:
         self.ids = torch.full((batch, self.limit), self.pad, dtype=torch.long, device=device)
         self.logprobs = torch.zeros(batch, self.limit, device=device)
         self.looped = torch.zeros(batch, dtype=torch.bool, device=device)
+        self.exhausted = torch.zeros(batch, dtype=torch.bool, device=device)
         self.stop_loops = True
         self.logits_processor: Any = []
         self.stopping_criteria: Any = None
@@ -107,7 +112,10 @@ class _GreedyRows:
         chosen = logits.gather(1, tokens[:, None])[:, 0]
         self.logprobs[self.rows, self.written] = chosen - logits.logsumexp(-1)
         self.written += 1
-        done = torch.isin(tokens, self.eos) | (self.written >= self.budgets[self.rows])
+        ended = torch.isin(tokens, self.eos)
+        spent = self.written >= self.budgets[self.rows]
+        self.exhausted[self.rows] = spent & ~ended
+        done = ended | spent
         done |= self.stopping_criteria(self.ids[:, : self.written], None).to(done.device)[self.rows]
         if self.stop_loops and self.written % LOOP_CHECK_INTERVAL == 0:
             done |= self._cut_loops()
@@ -169,7 +177,8 @@ class _GreedyRows:
             self.rows, tokens = self.rows[running], tokens[running]
             self.mask = self.mask[running] if self.mask is not None else None
             if len(running):
-                self.cache.batch_select_indices(running)
+                # Meant for beams; unlike `batch_select_indices`, every kind of cache layer has it.
+                self.cache.reorder_cache(running)
         if self.mask is not None:
             self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.rows), 1)], dim=1)
         self.embeds = self.model.get_input_embeddings()(tokens)[:, None]
@@ -180,5 +189,8 @@ class _GreedyRows:
         if not as_dict:
             return ids
         return SpeechGenerateOutput(
-            sequences=ids, token_logprobs=self.logprobs[:, : self.written], looped=self.looped
+            sequences=ids,
+            token_logprobs=self.logprobs[:, : self.written],
+            looped=self.looped,
+            exhausted=self.exhausted,
         )

@@ -3,6 +3,7 @@
 `SpeechLLMModel` ends at hidden states, `SpeechLLMForConditionalGeneration` at text.
 """
 
+import inspect
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,6 +57,12 @@ class SpeechLLMPreTrainedModel(CheckpointedModel):
 
     def _init_weights(self, module):
         """Nothing: adapters initialize themselves when built, bases are models with rules of their own."""
+
+    @classmethod
+    def is_custom_code(cls) -> bool:
+        """No, wherever this file lies: for custom code the stock loader takes a module without tensors of its
+        own for initialized, and a base whose rule stands at such a module keeps garbage in its buffers."""
+        return False
 
     @property
     def speech_model(self) -> "SpeechLLMModel":
@@ -176,8 +183,10 @@ class SpeechLLMModel(SpeechLLMPreTrainedModel):
         lengths = input_lengths(self.config, input_features, input_features_mask)
         maximum = self.config.max_inputs
         if maximum and int(lengths.max()) > maximum:
+            rate = encoder_spec(self.config.audio_config).inputs_per_second
             raise ValueError(
-                f"a clip has {int(lengths.max())} feature frames; this encoder has positions for {maximum}"
+                f"a clip lasts {int(lengths.max()) / rate:.2f} s, but this encoder hears at most "
+                f"{maximum / rate:g} s at once: cut it, or use the pipeline, which does"
             )
         with torch.set_grad_enabled(torch.is_grad_enabled() and self._encoder_trains()):
             states = self._encode(input_features, lengths)
@@ -191,9 +200,11 @@ class SpeechLLMModel(SpeechLLMPreTrainedModel):
         )
 
     def _encode(self, input_features, lengths) -> torch.Tensor:
-        """Encoder states `[B, T', D]`; without gradient no more rows at once than keep within the bound."""
+        """Encoder states `[B, T', D]`; on a CPU no more rows at once than keep within the bound."""
         longest = int(self.config.encoder_frames(lengths).max())
-        rows = len(lengths) if torch.is_grad_enabled() else max(1, FRAMES_AT_ONCE // max(longest, 1))
+        # In training memory is the batch's business, and an accelerator wants large passes.
+        whole = self.training or lengths.device.type != "cpu"
+        rows = len(lengths) if whole else max(1, FRAMES_AT_ONCE // max(longest, 1))
         parts = []
         for start in range(0, len(lengths), rows):
             states = self.audio_tower(
@@ -271,6 +282,7 @@ class SpeechLLMForConditionalGeneration(SpeechGenerationMixin, SpeechLLMPreTrain
     ):
         super().__init__(config)
         causal_lm = causal_lm or AutoModelForCausalLM.from_config(config.text_config)
+        check_head(causal_lm)
         self.model = SpeechLLMModel(config, audio_tower, causal_lm.base_model, embedding_rms)
         self.lm_head = causal_lm.get_output_embeddings()
         # The stock class goes on running its own head, because some scale or cap the logits there, each in
@@ -330,3 +342,15 @@ def ties_of(causal_lm, head: nn.Module) -> dict[str, str]:
         key.replace(f"{head_name}.", "lm_head.", 1): f"model.language_model.{source.removeprefix(prefix)}"
         for key, source in causal_lm.all_tied_weights_keys.items()
     }
+
+
+def check_head(causal_lm) -> None:
+    """Raise `ValueError` for a causal model that this package could only hold in part."""
+    kind = type(causal_lm).__name__
+    if "past_key_values" not in inspect.signature(causal_lm.forward).parameters:
+        raise ValueError(f"{kind} keeps no key-value cache, without which nothing is decoded here")
+    head = causal_lm.get_output_embeddings()
+    held = {id(parameter) for part in (causal_lm.base_model, head) for parameter in part.parameters()}
+    loose = [name for name, parameter in causal_lm.named_parameters() if id(parameter) not in held]
+    if loose:
+        raise ValueError(f"{kind} has a head of several layers ({loose[0]} and others), which is not supported")

@@ -16,7 +16,7 @@ def __getattr__(name: str):
     if name == "__version__":
         value = importlib.import_module("importlib.metadata").version(__name__)
     elif name in _EXPORTS:
-        # Whoever holds one of the classes can also use the stock Auto classes and pipelines with it.
+        # Whoever holds one of the classes can also use the stock Auto classes with it.
         importlib.import_module("speechllm.auto_registration").register()
         value = getattr(importlib.import_module(_EXPORTS[name]), name)
     else:

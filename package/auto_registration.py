@@ -1,4 +1,4 @@
-"""Makes the stock Auto classes and pipelines know this package's classes, where it is installed."""
+"""Makes the stock Auto classes know this package's classes, where it is installed."""
 
 from transformers import (
     AutoConfig,

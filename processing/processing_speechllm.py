@@ -121,7 +121,7 @@ class SpeechLLMProcessor(ProcessorMixin):
         `text`: one prompt or a list, each with one audio placeholder for a clip. Without text only features
         come back, for which the model has a default prompt.
         """
-        refuse_unknown("the processor", kwargs, USUAL_ARGUMENTS)
+        refuse_unknown("the processor", kwargs, USUAL_ARGUMENTS | {"audio", "text"})
         if audio is None and text is None:
             raise ValueError("nothing to process: pass audio, text or both")
         waveforms = None if audio is None else self.read_clips(audio, sampling_rate)
@@ -244,6 +244,8 @@ class SpeechLLMProcessor(ProcessorMixin):
         `{"type": "audio", "audio" | "path" | "url": ...}`. `return_dict=True` gives all model inputs,
         otherwise only ids come back. `kwargs` go to the template.
         """
+        if not conversation:
+            raise ValueError("nothing to process: the conversation is empty")
         single = isinstance(conversation[0], dict)
         conversations = [conversation] if single else conversation
         template = chat_template or self.chat_template or self.tokenizer.chat_template

@@ -38,8 +38,9 @@ def _log_mel(extractor, waveforms):
     return features, (torch.arange(features.shape[2]) < frames[:, None]).long()
 
 
-def _waveform(extractor, waveforms):
-    # The mask is asked for even where a checkpoint says it needs none: normalization goes by it.
+def _padded(extractor, waveforms):
+    """Inputs of an extractor that keeps clips apart by itself, once it is asked for the mask."""
+    # Asked for even where a checkpoint says it needs none: normalization goes by it.
     outputs = extractor(
         waveforms,
         sampling_rate=extractor.sampling_rate,
@@ -47,23 +48,12 @@ def _waveform(extractor, waveforms):
         return_attention_mask=True,
         return_tensors="pt",
     )
-    return outputs["input_values"], outputs["attention_mask"].long()
-
-
-def _filter_banks(extractor, waveforms):
-    outputs = extractor(
-        waveforms,
-        sampling_rate=extractor.sampling_rate,
-        padding=True,
-        return_attention_mask=True,
-        return_tensors="pt",
-    )
-    return outputs["input_features"], outputs["attention_mask"].long()
+    return outputs[extractor.model_input_names[0]], outputs["attention_mask"].long()
 
 
 FEATURES = {
     "WhisperFeatureExtractor": _log_mel,
-    "Wav2Vec2FeatureExtractor": _waveform,
-    "SpeechT5FeatureExtractor": _waveform,
-    "SeamlessM4TFeatureExtractor": _filter_banks,
+    "Wav2Vec2FeatureExtractor": _padded,
+    "SpeechT5FeatureExtractor": _padded,
+    "SeamlessM4TFeatureExtractor": _padded,
 }

@@ -1,7 +1,7 @@
 """Every check, one command: style, types, tests, and the wheel in a fresh environment.
 
-    python tests/check.py            all of it, as CI runs it
-    python tests/check.py --quick    without the slow tests and the wheel
+python tests/check.py            all of it, as CI runs it
+python tests/check.py --quick    without the slow tests and the wheel
 """
 
 import argparse
@@ -34,7 +34,9 @@ def main() -> int:
         print(f"== {name}: {' '.join(command[1:])}", flush=True)
         start = time.perf_counter()
         code = subprocess.run(command, cwd=ROOT).returncode
-        print(f"== {name}: {'ok' if code == 0 else 'FAILED'} in {time.perf_counter() - start:.0f} s", flush=True)
+        print(
+            f"== {name}: {'ok' if code == 0 else 'FAILED'} in {time.perf_counter() - start:.0f} s", flush=True
+        )
         failed += [name] if code else []
     print(f"== failed: {', '.join(failed)}" if failed else "== every check passed")
     return 1 if failed else 0

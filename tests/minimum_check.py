@@ -1,13 +1,13 @@
 """A quick subset of the tests at the lowest versions that pyproject.toml allows.
 
-    python tests/minimum_check.py
+python tests/minimum_check.py
 """
 
 import re
 import tempfile
-import tomllib
 from pathlib import Path
 
+import tomllib
 from fresh_environment import FreshEnvironment
 
 ROOT = Path(__file__).parent.parent

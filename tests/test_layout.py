@@ -2,10 +2,10 @@
 
 import re
 import subprocess
-import tomllib
 from pathlib import Path
 
 import pytest
+import tomllib
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -53,7 +53,9 @@ def test_every_page_that_is_linked_exists():
 
 
 def test_files_hold_one_idea_each():
-    long = {p.name: n for p in tracked() if p.suffix == ".py" and (n := len(p.read_text().splitlines())) > 450}
+    long = {
+        p.name: n for p in tracked() if p.suffix == ".py" and (n := len(p.read_text().splitlines())) > 450
+    }
     assert not long
 
 
@@ -78,6 +80,10 @@ def test_python_of_the_readme_runs(bases, tmp_path, clips):
     soundfile.write(tmp_path / "talk.wav", clips[2], 16000)
     blocks = re.findall(r"```python\n(.*?)```", README, flags=re.S)
     code = f"import os\nos.chdir({str(tmp_path)!r})\n" + "\n".join(blocks)
-    env = {"SPEECHLLM_BASES": str(tmp_path / "bases"), "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home")}
+    env = {
+        "SPEECHLLM_BASES": str(tmp_path / "bases"),
+        "HF_HUB_OFFLINE": "1",
+        "HF_HOME": str(tmp_path / "home"),
+    }
     output = run_python(code, env | {"OMP_NUM_THREADS": "1"})
     assert "'trainable'" in output and "'chunks'" in output

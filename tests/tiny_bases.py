@@ -82,8 +82,9 @@ def save_encoder(name: str, folder: Path) -> str:
 def _whisper():
     config = WhisperConfig(
         d_model=32, encoder_layers=2, decoder_layers=1, encoder_attention_heads=4, decoder_attention_heads=4,
-        encoder_ffn_dim=48, decoder_ffn_dim=48, num_mel_bins=80, vocab_size=64, pad_token_id=0, bos_token_id=1,
-        eos_token_id=2, decoder_start_token_id=3, suppress_tokens=None, begin_suppress_tokens=None,
+        encoder_ffn_dim=48, decoder_ffn_dim=48, num_mel_bins=80, vocab_size=64, pad_token_id=0,
+        bos_token_id=1, eos_token_id=2, decoder_start_token_id=3, suppress_tokens=None,
+        begin_suppress_tokens=None,
     )  # fmt: skip
     return WhisperForConditionalGeneration(config), WhisperFeatureExtractor()
 
@@ -109,7 +110,9 @@ DECODERS = {
     "llama_tied": (LlamaConfig, {**LM, **KV, "tie_word_embeddings": True}, CHAT_TEMPLATE),
     "qwen3": (Qwen3Config, {**LM, **KV, "head_dim": 8, "tie_word_embeddings": True}, CHAT_TEMPLATE),
     "gemma2": (Gemma2Config, {**LM, **KV, "head_dim": 8}, None),
-    "granite": (GraniteConfig, {**LM, **KV, "logits_scaling": 4.0, "embedding_multiplier": 12.0}, CHAT_TEMPLATE),
+    "granite": (
+        GraniteConfig, {**LM, **KV, "logits_scaling": 4.0, "embedding_multiplier": 12.0}, CHAT_TEMPLATE,
+    ),
     "cohere": (CohereConfig, {**LM, **KV, "logit_scale": 0.25}, None),
     "gpt2": (GPT2Config, {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 2048}, None),
     "opt": (OPTConfig, {"hidden_size": 32, "word_embed_proj_dim": 32, "ffn_dim": 48, "num_hidden_layers": 2,

@@ -9,8 +9,9 @@ import os
 import subprocess
 import sys
 import tempfile
-import tomllib
 from pathlib import Path
+
+import tomllib
 
 ROOT = Path(__file__).parent.parent
 
@@ -29,7 +30,8 @@ def link_package(target: Path) -> None:
 def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         link_package(Path(name))
-        command = [sys.executable, "-m", "mypy", "--config-file", str(ROOT / "pyproject.toml"), "-p", "speechllm"]
+        mypy = [sys.executable, "-m", "mypy", "--config-file", str(ROOT / "pyproject.toml")]
+        command = [*mypy, "-p", "speechllm"]
         return subprocess.run(command, cwd=name, env={**os.environ, "MYPYPATH": name}).returncode
 
 

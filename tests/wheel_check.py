@@ -27,9 +27,8 @@ print("text:", asr(sys.argv[2], max_new_tokens=8)["text"].encode())
 def save_checkpoint(folder: Path) -> None:
     """A tiny checkpoint with its bases beside it, and a clip."""
     import soundfile
-    from tiny_bases import save_decoder, save_encoder
-
     from speechllm import SpeechLLMForConditionalGeneration, SpeechLLMProcessor
+    from tiny_bases import save_decoder, save_encoder
 
     save_encoder("whisper", folder / "bases" / "tiny--whisper")
     save_decoder("llama_tied", folder / "bases" / "tiny--llama_tied")
@@ -60,14 +59,15 @@ def main() -> None:
         fresh.install(str(wheel), "-c", str(ROOT / "constraints.txt"))
         env = {**os.environ, "SPEECHLLM_BASES": str(folder / "bases"), "HF_HUB_OFFLINE": "1"}
         env |= {"HF_HOME": str(folder / "home"), "PYTHONPATH": ""}
-        request = ("-c", TRANSCRIBE, str(folder / "checkpoint"), str(folder / "clip.wav"))
+        checkpoint, clip = str(folder / "checkpoint"), str(folder / "clip.wav")
+        request = ("-c", TRANSCRIBE, checkpoint, clip)
         with_package = fresh.run(*request, cwd=folder, env=env)
-        command = ("-m", "speechllm", "transcribe", "--model", str(folder / "checkpoint"), str(folder / "clip.wav"))
+        command = ("-m", "speechllm", "transcribe", "--model", checkpoint, clip)
         fresh.run(*command, cwd=folder, env=env)
         subprocess.run([fresh.python, "-m", "pip", "uninstall", "--quiet", "--yes", "speechllm"], check=True)
         without_package = fresh.run(*request, cwd=folder, env=env)
     assert with_package == without_package, (with_package, without_package)
-    print(f"{wheel.name}: installed in a fresh environment, loads a checkpoint; so does one without the package")
+    print(f"{wheel.name}: installed afresh, loads a checkpoint, which loads without the package too")
 
 
 if __name__ == "__main__":

@@ -24,8 +24,8 @@ from ..bases.sources import BASES
 PACKAGE = "speechllm"
 # Extras for those who work on the package itself, and the sum of the others.
 EXTRAS_NOT_SHOWN = {"dev", "all"}
-# Used where present, required by no extra: resampling, quantized bases, conversion of GGUF files.
-USED_IF_PRESENT = ("librosa", "bitsandbytes", "torchao", "gguf")
+# Used where present, required by no extra but "dev": quantized bases.
+USED_IF_PRESENT = ("bitsandbytes", "torchao")
 MATMUL_SECONDS = 0.2
 
 

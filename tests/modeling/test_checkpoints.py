@@ -6,12 +6,11 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_bases import DECODERS
-from transformers import AutoFeatureExtractor, AutoModelForCausalLM
-
 from speechllm import SpeechLLMForConditionalGeneration
 from speechllm.modeling.modeling_speechllm import SpeechLLMModel
 from speechllm.processing.speech_features import extract_features
+from tiny_bases import DECODERS
+from transformers import AutoFeatureExtractor, AutoModelForCausalLM
 
 LORA = {"encoder": {"r": 2}, "decoder": {"r": 4, "lora_alpha": 16, "target_modules": ["q_proj", "down_proj"]}}
 
@@ -44,7 +43,9 @@ def shake(model):
 def test_logits_survive_a_reload(compose, bases, features, tmp_path, decoder, include_bases):
     model = shake(compose("whisper", decoder)[0])
     model.save_pretrained(tmp_path, include_bases=include_bases)
-    again = SpeechLLMForConditionalGeneration.from_pretrained(tmp_path, bases=None if include_bases else bases)
+    again = SpeechLLMForConditionalGeneration.from_pretrained(
+        tmp_path, bases=None if include_bases else bases
+    )
     assert torch.equal(logits(again, features), logits(model, features))
     assert again.config.adapter_config.to_dict() == model.config.adapter_config.to_dict()
 
@@ -62,7 +63,9 @@ def test_decoder_is_the_stock_one_head_and_scale_included(compose, bases, decode
 def test_lora_is_saved_inside_and_survives(compose, bases, features, tmp_path, include_bases):
     model = shake(compose("whisper", "llama_tied", lora_config=LORA)[0])
     model.save_pretrained(tmp_path, include_bases=include_bases)
-    again = SpeechLLMForConditionalGeneration.from_pretrained(tmp_path, bases=None if include_bases else bases)
+    again = SpeechLLMForConditionalGeneration.from_pretrained(
+        tmp_path, bases=None if include_bases else bases
+    )
     assert torch.equal(logits(again, features), logits(model, features))
     assert any("lora_A" in name for name in load_file(tmp_path / "model.safetensors"))
 
@@ -109,7 +112,9 @@ def test_dtype_is_honoured_and_mixed_dtypes_come_back(compose, bases, features, 
         assert {p.dtype for p in again.model.adapter.parameters()} == {torch.float32}
         assert again.model.language_model.dtype == dtype
         assert torch.equal(logits(again, features), logits(model, features))
-        cast = SpeechLLMForConditionalGeneration.from_pretrained(tmp_path / name, bases=bases, dtype="float32")
+        cast = SpeechLLMForConditionalGeneration.from_pretrained(
+            tmp_path / name, bases=bases, dtype="float32"
+        )
         assert {p.dtype for p in cast.parameters()} == {torch.float32}
 
 
@@ -122,7 +127,9 @@ def test_bases_folder_may_come_from_the_environment(compose, bases, tmp_path, mo
 def test_loaded_bases_keep_their_weights(compose, bases):
     model, _ = compose("hubert_large", "qwen3")
     stock = AutoModelForCausalLM.from_pretrained(bases / "tiny--qwen3")
-    for (name, own), (_, expected) in zip(model.causal_lm.named_parameters(), stock.named_parameters(), strict=True):
+    for (name, own), (_, expected) in zip(
+        model.causal_lm.named_parameters(), stock.named_parameters(), strict=True
+    ):
         assert torch.equal(own, expected), name
 
 

@@ -5,15 +5,16 @@ import pytest
 import torch
 from conftest import glide
 from safetensors.torch import load_file
-from tiny_bases import ENCODER_NAMES
-from transformers import AutoFeatureExtractor
-
 from speechllm import SpeechLLMForConditionalGeneration, SpeechLLMPipeline
 from speechllm.modeling.adapters.adapter_table import ADAPTERS
 from speechllm.processing.speech_features import extract_features
+from tiny_bases import ENCODER_NAMES
+from transformers import AutoFeatureExtractor
 
 
-@pytest.fixture(params=[(e, a) for e in ENCODER_NAMES for a in ADAPTERS], ids=lambda pair: "-".join(pair), scope="module")
+@pytest.fixture(
+    params=[(e, a) for e in ENCODER_NAMES for a in ADAPTERS], ids=lambda pair: "-".join(pair), scope="module"
+)
 def bridge(request, compose, bases):
     """`(model, features of some clips)` of one encoder and one adapter."""
     encoder, adapter = request.param

@@ -1,10 +1,10 @@
-"""Pushed over HTTP to a stand-in for the Hub, a checkpoint loads by its id, bases at their pinned revisions."""
+"""Pushed over HTTP to a stand-in for the Hub, a checkpoint loads by its id, bases at pinned revisions."""
 
 import json
 
 import pytest
-from huggingface_hub import HfApi
 from hub_standin import HubStandIn
+from huggingface_hub import HfApi
 from subprocesses import run_python
 
 PUSH = """

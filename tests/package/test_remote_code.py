@@ -6,11 +6,10 @@ import json
 import numpy as np
 import pytest
 import torch
-from subprocesses import run_python
-from tiny_bases import ENCODER_NAMES
-
 from speechllm.modeling.adapters.adapter_table import ADAPTERS
 from speechllm.remote_code import AUTO_MAP, bundle_files, flatten_source
+from subprocesses import run_python
+from tiny_bases import ENCODER_NAMES
 
 LORA = {"encoder": {"r": 2}, "decoder": {"r": 2}}
 
@@ -18,7 +17,8 @@ LOAD_EVERYWHERE = """
     import importlib.util, json, sys
     import numpy as np, torch
     import transformers
-    from transformers import AutoConfig, AutoModel, AutoModelForMultimodalLM, AutoModelForSpeechSeq2Seq, AutoProcessor, pipeline
+    from transformers import AutoConfig, AutoModel, AutoModelForMultimodalLM, AutoModelForSpeechSeq2Seq
+    from transformers import AutoProcessor, pipeline
 
     folder, out, bases = {folder!r}, {out!r}, {bases!r}
     trust = {{"trust_remote_code": True}}
@@ -78,7 +78,9 @@ def test_checkpoint_loads_where_speechllm_is_not_installed(
     # Three generations: each is loaded by the code that the one before wrote.
     for generation in (1, 2):
         out = tmp_path / f"out{generation}"
-        assert load_without_package(source, out, bases, clip_files, tmp_path / f"home{generation}") == expected
+        assert (
+            load_without_package(source, out, bases, clip_files, tmp_path / f"home{generation}") == expected
+        )
         assert torch.equal(torch.load(out / "logits.pt", weights_only=True), here)
         again = out / "again"
         assert sorted(p.name for p in again.iterdir()) == sorted(p.name for p in folder.iterdir())
@@ -100,7 +102,9 @@ def test_every_shipped_file_is_found_from_the_config(tmp_path, compose):
         if name not in reached:
             reached.add(name)
             tree = ast.parse((tmp_path / f"{name}.py").read_text())
-            waiting += [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level]
+            waiting += [
+                node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level
+            ]
     assert reached == {path.stem for path in bundle_files()}
 
 

@@ -8,6 +8,7 @@ import soundfile
 import torch
 from speechllm import SpeechLLMProcessor
 from speechllm.configuration.configuration_prompt import AUDIO_TOKEN
+from speechllm.configuration.configuration_speechllm import SpeechLLMConfig
 from speechllm.modeling.adapters.adapter_table import ADAPTERS
 from speechllm.modeling.base_loading import LOADING_ARGUMENTS
 from speechllm.processing.processing_speechllm import MINIMUM_SECONDS, MODEL_ARGUMENTS
@@ -17,12 +18,6 @@ from transformers import AutoProcessor
 RATE = 16000
 # Around the shortest clip, around hops and strides, and odd ones.
 LENGTHS = [1, 159, 399, 400, 401, 1599, 1600, 1601, 1759, 1760, 4000, 7919, 8000, 15999, 16000, 16001, 33333]
-
-
-@pytest.fixture(scope="module")
-def parts(compose):
-    """A tiny `(model, processor)`."""
-    return compose()
 
 
 @pytest.fixture(scope="module")
@@ -275,6 +270,12 @@ def test_ids_become_text_without_special_tokens(processor):
 
 def test_arguments_of_the_model_alone_are_those_of_the_model():
     assert MODEL_ARGUMENTS == LOADING_ARGUMENTS
+
+
+def test_config_without_bases_gives_no_processor():
+    with pytest.raises(ValueError, match="names no base: build it with from_bases") as refusal:
+        SpeechLLMProcessor.from_config(SpeechLLMConfig())
+    assert "\n" not in str(refusal.value)
 
 
 def test_from_bases_takes_the_arguments_of_the_model(bases):
