@@ -111,7 +111,7 @@ class SpeechLLMConfig(StrictConfig):
             raise ValueError("prompt_ids must hold -1 (where the speech goes) exactly once")
 
     def validate_token_ids(self):
-        """The audio token is a placeholder that is never embedded: it may lie beyond the vocabulary."""
+        """Replaces a stock check: the audio token is never embedded, so it may lie beyond the vocabulary."""
 
     @property
     def references_bases(self) -> bool:
@@ -142,9 +142,9 @@ class SpeechLLMConfig(StrictConfig):
     def to_dict(self):
         output = super().to_dict()
         for name in ("adapter_config", "prompt_config"):
-            output[name] = getattr(self, name).to_dict()
+            output[name] = getattr(self, name).own_values()
         if self.lora_config:
-            output["lora_config"] = {slot: lora.to_dict() for slot, lora in self.lora_config.items()}
+            output["lora_config"] = {slot: lora.own_values() for slot, lora in self.lora_config.items()}
         return output
 
     @classmethod
@@ -237,7 +237,8 @@ def _shipped_with_every_checkpoint():
 
 
 def _name_in_stock_tables() -> None:
-    # `transformers serve` and the stock pipelines look these names up before they look at a class.
+    # `transformers serve` and the stock pipelines look these names up before they look at a class, and no
+    # public call adds to them (`AutoModel...register` fills another table).
     for table in (
         modeling_auto.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES,
         modeling_auto.MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES,

@@ -86,6 +86,15 @@ class StrictConfig(PreTrainedConfig):
         """The fields a user may set: those declared below `StrictConfig`."""
         return set(cls.__dataclass_fields__) - set(PreTrainedConfig.__dataclass_fields__)
 
+    def own_values(self) -> dict[str, Any]:
+        """The kind, the declared fields and the dtype: what a stock `to_dict` buries in fields of any model."""
+        values = self.to_dict()
+        return {
+            name: values[name]
+            for name in sorted(values)
+            if name in self.own_fields() | {"model_type", "dtype"}
+        }
+
     def __post_init__(self, **kwargs):
         generation = set(vars(GenerationConfig())) | set(GenerationConfig._get_default_generation_params())
         for name in kwargs:

@@ -178,7 +178,9 @@ class CheckpointedModel(PreTrainedModel):
             repo_id = kwargs.get("repo_id", Path(save_directory).name)
             return self.push_to_hub(repo_id, include_bases=include_bases, **options)
         if kwargs.get("variant"):
-            raise ValueError("checkpoints have no variants: save each dtype in a folder or revision of its own")
+            raise ValueError(
+                "checkpoints have no variants: save each dtype in a folder or revision of its own"
+            )
         include_bases = include_bases or self._pushes_bases or not self.config.references_bases
         if include_bases and any(getattr(module, "hf_quantizer", None) for module in self.modules()):
             raise ValueError(

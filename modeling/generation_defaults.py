@@ -4,7 +4,7 @@ import copy
 
 from transformers import GenerationConfig
 
-# Bounds what has no speech to take a budget from; at 10 tokens a second a clip of 100 s reaches it.
+# Bounds what has no speech to take a budget from; a clip of 30 s may take most of it.
 MAX_NEW_TOKENS = 1024
 # The stock pipeline takes 5 beams where these are not written down.
 ALWAYS_WRITTEN = ("num_beams", "do_sample")

@@ -109,11 +109,13 @@ class SpeechGenerationMixin(GenerationMixin):
             inputs_embeds, attention_mask = self._embed(
                 input_ids, attention_mask, labels, input_features, input_features_mask
             )
-        settings, arguments = self._settings(
+        settings, arguments, limited = self._settings(
             generation_config, kwargs, 0 if prompt is None else prompt.shape[1]
         )
         if input_features is not None:
             budgets = self.token_budgets(self.speech_seconds(input_features, input_features_mask))
+            if limited:
+                budgets = torch.full_like(budgets, settings.max_new_tokens)
             self._bound(settings, arguments, budgets.to(inputs_embeds.device), stop_loops)
         outputs = super().generate(  # type: ignore[misc]
             inputs_embeds=inputs_embeds,
@@ -136,7 +138,7 @@ class SpeechGenerationMixin(GenerationMixin):
         return left_pack(embeds, mask)
 
     def _settings(self, given: GenerationConfig | None, kwargs: dict, returned: int):
-        """`(settings, other arguments)`: all that was asked for; `returned` prompt ids count as length."""
+        """`(settings, other arguments, whether the caller set a length)`; `returned` prompt ids count."""
         self.generation_config = without_stock_defaults(self.generation_config)
         settings = copy.deepcopy(given) if given is not None else GenerationConfig()
         arguments = settings.update(**{name: value for name, value in kwargs.items() if value is not None})
@@ -149,8 +151,9 @@ class SpeechGenerationMixin(GenerationMixin):
         if settings.max_new_tokens is not None:
             # The stock method counts embeddings, too, and warns where it finds both.
             settings.max_length = None
+        limited = settings.max_new_tokens is not None
         settings.update(**self.generation_config.to_dict(), defaults_only=True, allow_custom_entries=True)
-        return settings, arguments
+        return settings, arguments, limited
 
     def _bound(
         self, settings: GenerationConfig, arguments: dict, budgets: torch.Tensor, stop_loops: bool

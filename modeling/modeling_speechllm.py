@@ -353,4 +353,6 @@ def check_head(causal_lm) -> None:
     held = {id(parameter) for part in (causal_lm.base_model, head) for parameter in part.parameters()}
     loose = [name for name, parameter in causal_lm.named_parameters() if id(parameter) not in held]
     if loose:
-        raise ValueError(f"{kind} has a head of several layers ({loose[0]} and others), which is not supported")
+        raise ValueError(
+            f"{kind} has a head of several layers ({loose[0]} and others), which is not supported"
+        )

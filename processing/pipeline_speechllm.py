@@ -233,11 +233,16 @@ class SpeechLLMPipeline(AutomaticSpeechRecognitionPipeline):
             raise ValueError("the pipeline gives one text a clip; set num_return_sequences to 1")
         texts = self.processor.batch_decode(new_ids)
         confidences = token_confidence(outputs, new_ids, self.processor.tokenizer.pad_token_id)
-        looped = outputs.get("looped")
+        guards = {"repetition": outputs.get("looped")}
+        if not {"max_new_tokens", "max_length", "generation_config"} & set(options.generate_kwargs):
+            # A caller's own limit is no news.
+            guards["budget"] = outputs.get("exhausted")
         for row, piece in enumerate(batch):
             piece.text = texts[row].strip()
             piece.confidence = confidences[row]
-            piece.guarded = "repetition" if looped is not None and bool(looped[row]) else None
+            piece.guarded = next(
+                (name for name, rows in guards.items() if rows is not None and bool(rows[row])), None
+            )
             piece.release()
 
     def postprocess(self, pieces: list[Piece], options: TranscriptionOptions) -> dict:  # type: ignore[override]

@@ -8,11 +8,13 @@ from transformers import (
     AutoModelForCausalLM,
     BloomConfig,
     CohereConfig,
+    FalconH1Config,
     Gemma2Config,
     GPT2Config,
     GraniteConfig,
     HubertConfig,
     HubertForCTC,
+    Lfm2Config,
     LlamaConfig,
     OPTConfig,
     PreTrainedTokenizerFast,
@@ -119,6 +121,11 @@ DECODERS = {
                         "num_attention_heads": 4, "max_position_embeddings": 2048}, None),
     # ALiBi: its forward takes no position_ids.
     "bloom": (BloomConfig, {"hidden_size": 32, "n_layer": 2, "n_head": 4}, None),
+    # Convolutions beside attention: a cache with layers of several kinds.
+    "lfm2": (Lfm2Config, {**LM, **KV, "full_attn_idxs": [1], "block_auto_adjust_ff_dim": False}, None),
+    # State spaces beside attention, and buffers that no checkpoint holds.
+    "falcon_h1": (FalconH1Config, {**LM, **KV, "mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8,
+                                   "mamba_d_state": 8, "mamba_chunk_size": 16, "head_dim": 8}, None),
 }  # fmt: skip
 
 

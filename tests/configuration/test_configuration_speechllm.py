@@ -33,7 +33,7 @@ FULL = {
         ({"encoder_id": "tiny/whisper"}, "named together or not at all"),
         ({"decoder_id": "tiny/llama"}, "named together or not at all"),
         ({"bases_included": True}, "without encoder_id"),
-        ({"audio_config": {"model_type": "bert"}}, "no encoder of type 'bert'; did you mean 'hubert'"),
+        ({"audio_config": {"model_type": "bert"}}, "no encoder of type 'bert'; there are hubert"),
         ({"audio_config": {"model_type": "wav2vec2", "add_adapter": True}}, "add_adapter"),
         ({"audio_config": 3}, "audio_config must be a config"),
         ({"text_config": {"model_type": "whisper"}}, "causal language model, not whisper"),

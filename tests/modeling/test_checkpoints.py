@@ -10,7 +10,13 @@ from speechllm import SpeechLLMForConditionalGeneration
 from speechllm.modeling.modeling_speechllm import SpeechLLMModel
 from speechllm.processing.speech_features import extract_features
 from tiny_bases import DECODERS
-from transformers import AutoFeatureExtractor, AutoModelForCausalLM
+from transformers import (
+    AutoFeatureExtractor,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    MambaConfig,
+    ModernBertDecoderConfig,
+)
 
 LORA = {"encoder": {"r": 2}, "decoder": {"r": 4, "lora_alpha": 16, "target_modules": ["q_proj", "down_proj"]}}
 
@@ -207,6 +213,40 @@ def test_interrupted_save_leaves_the_old_checkpoint(saved, bases, compose, monke
     with pytest.raises(ZeroDivisionError):
         model.save_pretrained(saved)
     assert {p.name: p.read_bytes() for p in saved.iterdir()} == before
+
+
+def test_variant_is_refused_before_anything_is_written(saved, bases, compose):
+    before = sorted(path.name for path in saved.iterdir())
+    with pytest.raises(ValueError, match="checkpoints have no variants"):
+        compose()[0].save_pretrained(saved, variant="fp16")
+    assert sorted(path.name for path in saved.iterdir()) == before
+
+
+def test_config_is_not_buried_in_fields_of_other_models(saved):
+    adapter = json.loads((saved / "config.json").read_text())["adapter_config"]
+    assert {"model_type", "stack_factor", "hidden_size", "dtype"} <= set(adapter)
+    assert not {"id2label", "problem_type", "return_dict"} & set(adapter)
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "reason"),
+    [
+        (
+            ModernBertDecoderConfig,
+            {"num_hidden_layers": 1, "intermediate_size": 32},
+            "head of several layers",
+        ),
+        (MambaConfig, {"num_hidden_layers": 1}, "keeps no key-value cache"),
+    ],
+)
+def test_decoder_that_could_be_held_only_in_part_is_refused(bases, tmp_path, kind, fields, reason):
+    tokenizer = AutoTokenizer.from_pretrained(bases / "tiny--llama")
+    config = kind(hidden_size=32, vocab_size=len(tokenizer), **fields)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "odd")
+    tokenizer.save_pretrained(tmp_path / "odd")
+    with pytest.raises(ValueError, match=reason) as caught:
+        SpeechLLMForConditionalGeneration.from_bases(str(bases / "tiny--whisper"), str(tmp_path / "odd"))
+    assert "\n" not in str(caught.value)
 
 
 def test_unknown_argument_is_refused_with_the_right_one(saved, bases):

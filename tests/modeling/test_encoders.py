@@ -88,13 +88,24 @@ def test_lengths_are_those_of_the_real_features_and_states(encoder, clips):
     assert states.shape[1] == chain_length(inputs, spec.frame_steps(tower.config)).max()
 
 
-def test_frozen_towers_do_not_mask_or_drop(encoder, clips):
-    tower, extractor, _ = encoder
-    with torch.no_grad():
-        first, second = (encode(tower, extractor, clips)[0] for _ in range(2))
-    assert torch.equal(first, second)
+@pytest.mark.parametrize("name", ENCODER_NAMES)
+def test_frozen_towers_do_not_mask_or_drop_while_the_adapter_trains(name, compose, clips):
+    """The tiny towers ask for masking, layerdrop and dropout, as published ones do."""
+    model, processor = compose(name)
+    inputs = dict(processor(clips))
+    expected = model.get_audio_features(**inputs).last_hidden_state
+    model.train()
+    states = model.get_audio_features(**inputs).last_hidden_state
+    model.eval()
+    assert torch.equal(states, expected)
 
 
 def test_tables_of_encoders_agree():
     assert set(ENCODERS) == set(ENCODER_SPECS)
-    assert set(FEATURES) >= {"WhisperFeatureExtractor", "Wav2Vec2FeatureExtractor"}
+
+
+def test_every_tiny_encoder_has_a_way_to_its_features(bases):
+    extractors = {
+        type(AutoFeatureExtractor.from_pretrained(bases / f"tiny--{n}")).__name__ for n in ENCODER_NAMES
+    }
+    assert extractors == set(FEATURES)

@@ -151,6 +151,16 @@ def test_repetition_is_cut_and_reported(asr, clips):
     assert freely == {"text": "h" * 40}
 
 
+def test_text_that_its_budget_cut_is_reported_and_a_callers_limit_is_not(parts, clips, monkeypatch):
+    model, processor = parts
+    monkeypatch.setattr(model.config, "tokens_per_second", 1.0)
+    monkeypatch.setattr(model.config, "extra_tokens", 0)
+    own = SpeechLLMPipeline(model=model, processor=processor, device="cpu")
+    cut = own(clips[5], eos_token_id=-2)
+    assert cut["guarded"] == [{"timestamp": (0.0, 4.0), "reason": "budget"}]
+    assert "guarded" not in own(clips[5], eos_token_id=-2, max_new_tokens=4)
+
+
 # --- construction ---------------------------------------------------------------------------------------
 
 
