@@ -87,7 +87,7 @@ class StrictConfig(PreTrainedConfig):
         return set(cls.__dataclass_fields__) - set(PreTrainedConfig.__dataclass_fields__)
 
     def own_values(self) -> dict[str, Any]:
-        """The kind, the declared fields and the dtype: what a stock `to_dict` buries in fields of any model."""
+        """The kind, the declared fields and the dtype, without the stock fields of any model."""
         values = self.to_dict()
         return {
             name: values[name]

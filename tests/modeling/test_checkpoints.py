@@ -233,7 +233,7 @@ def test_config_is_not_buried_in_fields_of_other_models(saved):
     [
         (
             ModernBertDecoderConfig,
-            {"num_hidden_layers": 1, "intermediate_size": 32},
+            {"num_hidden_layers": 1, "intermediate_size": 32, "num_attention_heads": 4},
             "head of several layers",
         ),
         (MambaConfig, {"num_hidden_layers": 1}, "keeps no key-value cache"),
@@ -241,7 +241,8 @@ def test_config_is_not_buried_in_fields_of_other_models(saved):
 )
 def test_decoder_that_could_be_held_only_in_part_is_refused(bases, tmp_path, kind, fields, reason):
     tokenizer = AutoTokenizer.from_pretrained(bases / "tiny--llama")
-    config = kind(hidden_size=32, vocab_size=len(tokenizer), **fields)
+    ids = {"pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 0}
+    config = kind(hidden_size=32, vocab_size=len(tokenizer), **ids, **fields)
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "odd")
     tokenizer.save_pretrained(tmp_path / "odd")
     with pytest.raises(ValueError, match=reason) as caught:
