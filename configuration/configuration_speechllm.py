@@ -1,13 +1,14 @@
 """`SpeechLLMConfig`: what a model is, slot by slot."""
 
 import copy
+from pathlib import Path
 from typing import Any, Literal
 
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 from transformers.models.auto import modeling_auto
 
-from .base_resolution import HUB_ARGUMENTS, base_config, hub_arguments, load_base
+from .base_resolution import HUB_ARGUMENTS, base_config, hub_arguments, is_path, load_base
 from .configuration_adapters import adapter_config_from
 from .configuration_lora import lora_slots
 from .configuration_prompt import AUDIO_TOKEN, prompt_config
@@ -32,9 +33,9 @@ class SpeechLLMConfig(StrictConfig):
 
     `audio_config` and `text_config` are the bases' own configs, whole. `encoder_id` / `decoder_id` and their
     revisions say where the frozen weights are; `bases_included` says that the checkpoint holds them itself.
-    `prompt_ids` is the default prompt, tokenized, with -1 where the speech goes; `end_token_id`
-    ends what the model is trained to write. A clip may become
-    `tokens_per_second` times its duration plus `extra_tokens` tokens.
+    `prompt_ids` is the default prompt, tokenized, with -1 where the speech goes; `end_token_id` ends what
+    the model is trained to write. A clip may become `tokens_per_second` times its duration plus
+    `extra_tokens` tokens.
     """
 
     model_type = "speech_llm"
@@ -146,6 +147,24 @@ class SpeechLLMConfig(StrictConfig):
         if self.lora_config:
             output["lora_config"] = {slot: lora.own_values() for slot, lora in self.lora_config.items()}
         return output
+
+    @classmethod
+    def get_config_dict(cls, pretrained_model_name_or_path, **kwargs):
+        """As the stock method; what is no checkpoint of this package is refused in one line."""
+        name = str(pretrained_model_name_or_path)
+        if is_path(name) and not Path(name).expanduser().exists():
+            raise FileNotFoundError(f"{name}: no such folder")
+        try:
+            values, rest = super().get_config_dict(name, **kwargs)
+        except OSError as error:
+            reason = str(error).strip().splitlines()[0]
+            raise OSError(f"{name} is neither a checkpoint here nor read from the Hub: {reason}") from error
+        kind = values.get("model_type")
+        if kind is None:
+            raise OSError(f"{name}: there is no checkpoint in it, its config.json is missing")
+        if kind != cls.model_type:
+            raise ValueError(f"{name}: a checkpoint of type {kind}, not {cls.model_type}")
+        return values, rest
 
     @classmethod
     def from_bases(

@@ -11,6 +11,8 @@ from ..configuration.base_resolution import hub_arguments, load_base
 from ..configuration.configuration_strict import refuse_unknown
 from .encoders.encoder_table import ENCODERS
 
+logger = logging.get_logger(__name__)
+
 # Arguments of `from_bases` and `from_pretrained` that say how the bases are loaded.
 LOADING_ARGUMENTS = frozenset(
     ["dtype", "torch_dtype", "device_map", "quantization_config", "attn_implementation", "max_memory"]
@@ -93,10 +95,13 @@ def _options(slot: str, sub_config, arguments: dict) -> dict:
 def _for_tower(tower_class, options: dict) -> dict:
     """`options` without what this family of encoders cannot do."""
     options = dict(options)
+    name = tower_class.__name__
     if not tower_class._supports_sdpa:
+        if options.get("attn_implementation") not in (None, "eager"):
+            logger.warning_once(f"{name} knows eager attention only; it is loaded with that")
         options["attn_implementation"] = "eager"
-    if not tower_class.QUANTIZABLE:
-        options.pop("quantization_config", None)
+    if not tower_class.QUANTIZABLE and options.pop("quantization_config", None) is not None:
+        logger.warning_once(f"{name} cannot be quantized; it is loaded as it is")
     if tower_class.KEY_MAPPING:
         options["key_mapping"] = tower_class.KEY_MAPPING
     return options

@@ -46,12 +46,17 @@ class SpeechLLMProcessor(ProcessorMixin):
         feature_steps=None,
         input_steps=None,
     ):
+        if not input_steps:
+            raise ValueError(
+                "this is no processor of a speech LLM: it has no lengths; make one with "
+                "SpeechLLMProcessor.from_bases, or load it from a saved checkpoint"
+            )
         add_audio_token(tokenizer)
         self.audio_token = AUDIO_TOKEN
         self.audio_token_id = tokenizer.convert_tokens_to_ids(AUDIO_TOKEN)
         self.prompt = prompt_config(prompt).to_diff_dict()
         self.feature_steps = feature_steps or []
-        self.input_steps = input_steps or []
+        self.input_steps = input_steps
         check_steps(self.feature_steps + self.input_steps)
         super().__init__(feature_extractor, tokenizer, chat_template=chat_template)
 
@@ -205,6 +210,8 @@ class SpeechLLMProcessor(ProcessorMixin):
         """
         clips = self.read_clips(audio, sampling_rate)
         targets = _one_a_clip("targets", [target] if isinstance(target, str) else target, len(clips))
+        if any(AUDIO_TOKEN in answer for answer in targets):
+            raise ValueError(f"a target holds the audio slot {AUDIO_TOKEN}, which only prompts may")
         features, counts = self._speech(clips)
         texts = self._with_placeholders(self._requests(len(clips), language, prompt, task), counts)
         prompts = [self._ids(text) for text in texts]

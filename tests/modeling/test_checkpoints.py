@@ -253,3 +253,16 @@ def test_decoder_that_could_be_held_only_in_part_is_refused(bases, tmp_path, kin
 def test_unknown_argument_is_refused_with_the_right_one(saved, bases):
     with pytest.raises(ValueError, match="did you mean 'device_map'"):
         SpeechLLMForConditionalGeneration.from_pretrained(saved, bases=bases, device_mpa="cpu")
+
+
+def test_what_is_no_checkpoint_is_told_in_one_line(bases, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for name, reason in (
+        (tmp_path / "nowhere", "no such folder"),
+        (tmp_path / "empty", "config.json"),
+        (bases / "tiny--whisper", "a checkpoint of type whisper, not speech_llm"),
+        ("no/such", "neither a checkpoint here nor read from the Hub"),
+    ):
+        with pytest.raises((OSError, ValueError), match=reason) as caught:
+            SpeechLLMForConditionalGeneration.from_pretrained(name)
+        assert "\n" not in str(caught.value)

@@ -337,3 +337,11 @@ def test_audio_token_of_another_model_is_refused(parts, processor):
     other.audio_token_id += 1
     with pytest.raises(ValueError, match=r"audio token is \d+, the model's \d+: they are not of one"):
         other.check_matches(parts[0].config)
+
+
+def test_processor_of_a_base_is_none_of_ours(bases, compose, clips):
+    _, processor = compose()
+    with pytest.raises(ValueError, match="no processor of a speech LLM"):
+        SpeechLLMProcessor(processor.feature_extractor, processor.tokenizer)
+    with pytest.raises(ValueError, match="a target holds the audio slot"):
+        processor.apply_training_request(clips[0], "so <|audio|> said")
