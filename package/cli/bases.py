@@ -10,7 +10,6 @@ example:
 """
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
@@ -76,11 +75,17 @@ def install_bases(folder: Path, args: argparse.Namespace) -> int:
         raise ValueError(f"name bases to install, or give --all; there are {sorted(BASES)}")
     if args.revision and len(args.ids) != 1:
         raise ValueError("--revision is the commit of one base: name that one alone")
+    failed = 0
     for base_id in sorted(BASES) if args.all else args.ids:
-        print(install_base(base_id, folder, args.source, args.revision, report=progress))
-    if Path(os.environ.get(BASES_VARIABLE, "")).expanduser() != folder:
+        try:
+            print(install_base(base_id, folder, args.source, args.revision, report=progress))
+        except (ImportError, OSError, RuntimeError, ValueError) as error:
+            # The others may be had all the same.
+            progress(f"{base_id}: {' '.join(str(error).split())}")
+            failed += 1
+    if folder != bases_folder():
         progress(f"models find these bases where {BASES_VARIABLE}={folder} is set")
-    return 0
+    return int(failed > 0)
 
 
 def verify_bases(folder: Path, args: argparse.Namespace) -> int:
