@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -148,7 +148,7 @@ class Repository:
             (self.folder / commit / path).write_bytes(data)
         manifest = {
             "title": title,
-            "date": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
             "parent": parent,
             "large": {path: sha256 for path, (_, sha256) in tree.items() if sha256},
         }

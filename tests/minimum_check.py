@@ -5,9 +5,9 @@ python tests/minimum_check.py
 
 import re
 import tempfile
+import tomllib
 from pathlib import Path
 
-import tomllib
 from fresh_environment import FreshEnvironment
 
 ROOT = Path(__file__).parent.parent
