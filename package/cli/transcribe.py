@@ -38,7 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("inputs", nargs="+", metavar="INPUT", help="file, folder, pattern, address, or -")
     add("--model", metavar="CHECKPOINT", help=f"a folder or an id on the Hub; default: ${MODEL_VARIABLE}")
-    add("--bases", metavar="FOLDER", help="folder of frozen bases; default: $SPEECHLLM_BASES, then the Hub")
+    add(
+        "--bases",
+        metavar="FOLDER",
+        help="folder of frozen bases, asked before the installed ones and the Hub",
+    )
     add("--language", help="what is spoken, a code or a name: it, Italian")
     add("--task", help="transcribe (default), or translate: into English")
     add("--prompt", metavar="WORDS", help="names and terms that may occur")
