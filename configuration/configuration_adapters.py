@@ -1,7 +1,8 @@
-"""What each bridge adapter is: its sizes, its rules, and how many speech tokens it makes of how many frames.
+"""What each adapter is: its sizes, its rules, and how many speech tokens it makes of how many frames.
 
-A bridge turns an encoder's frames into input embeddings of a causal language model. The widths on both
-sides belong to the encoder and the decoder, so they are no field here: an adapter is constructed with them.
+A bridge turns an encoder's frames into input embeddings of a causal language model; an adapter inside an
+encoder-decoder changes how its decoder reads the frames. The widths on both sides belong to the encoder and
+the decoder, so they are no field here: an adapter is constructed with them.
 """
 
 from dataclasses import field
@@ -13,7 +14,10 @@ from .speech_lengths import LengthSteps
 
 @strict_config
 class AdapterConfig(StrictConfig):
-    """What all bridge adapters have in common: a chain of lengths and fields that are sizes or rates."""
+    """What all adapters have in common: a chain of lengths and fields that are sizes or rates."""
+
+    # Which decoders it works with; a key of the tables of families.
+    family: ClassVar[str] = "bridge"
 
     @classmethod
     def described(cls) -> str:
@@ -202,8 +206,64 @@ class MoEAdapterConfig(AdapterConfig):
             )
 
 
+@strict_config
+class CrossAttentionAdapterConfig(AdapterConfig):
+    """The encoder-decoder's own cross-attention: nothing new; what is trained is a LoRA bank, or the base."""
+
+    model_type: ClassVar[str] = "cross_attention"
+    family: ClassVar[str] = "encoder_decoder"
+
+
+@strict_config
+class DualAttentionAdapterConfig(AdapterConfig):
+    """A second, gated cross-attention in every decoder layer, meant for what is not the speaker's voice."""
+
+    model_type: ClassVar[str] = "dual_attention"
+    family: ClassVar[str] = "encoder_decoder"
+
+    # "exact": the base bit for bit, with gradient for gate and secondary from the first step. "published":
+    # the original's, the base up to rounding, whose gate has no gradient while both branches are equal.
+    init: Literal["exact", "published"] = "exact"
+    # None: the secondary has matrices of its own, copied from the primary. A number: it is the primary with
+    # differences of that rank, for less than a tenth of the parameters up to a sixteenth of the width.
+    rank: int | None = None
+    # What a weight is drawn for: a token, each head of it, or each channel.
+    gate: Literal["token", "head", "channel"] = "token"
+    # Width between the two layers of the gate. None: the decoder's, or `rank` where that is set.
+    gate_size: int | None = None
+    # None: as `init` has it. The weight of the primary starts at sigmoid(gate_bias).
+    gate_bias: float | int | None = None
+    # None: as `init` has it. How much the gate also makes the secondary louder as it opens; without that
+    # nothing tells it in which direction to move while the branches are equal.
+    gate_gain: float | int | None = None
+    # Weight of the loss under which the secondary has to know the noise; 0 is none.
+    noise_loss_weight: float | int = 0.0
+    # What it has to know: the mean spectrum of the noise, or its ratio to the speech.
+    noise_target: Literal["spectrum", "snr"] = "spectrum"
+
+    def __post_init__(self, **kwargs):
+        super().__post_init__(**kwargs)
+        bias, gain = GATE_STARTS[self.init]
+        # As floats: whole numbers of a config are sizes, which these are not.
+        self.gate_bias = float(bias if self.gate_bias is None else self.gate_bias)
+        self.gate_gain = float(gain if self.gate_gain is None else self.gate_gain)
+
+    def gate_width(self, width: int) -> int:
+        """Width between the two layers of the gate of a decoder of that width."""
+        return self.gate_size or self.rank or width
+
+    def validate_gain(self):
+        """Beyond 1 a shut gate would turn the secondary over."""
+        if not 0 <= (self.gate_gain or 0) <= 1:
+            raise ValueError(f"gate_gain={self.gate_gain} must be from 0 to 1")
+
+
+# Gate's bias and gain at the start, by `init`.
+GATE_STARTS = {"exact": (2.0, 0.5), "published": (0.0, 0.0)}
+
+
 def adapter_config(kind: str, **fields) -> AdapterConfig:
-    """The config of a bridge adapter of that kind; a kind or field it does not know is a `ValueError`."""
+    """The config of an adapter of that kind; a kind or field it does not know is a `ValueError`."""
     if kind not in ADAPTER_CONFIGS:
         raise ValueError(f"unknown adapter {kind!r}; there are {', '.join(sorted(ADAPTER_CONFIGS))}")
     return ADAPTER_CONFIGS[kind](**fields)
@@ -226,4 +286,6 @@ ADAPTER_CONFIGS: dict[str, type[AdapterConfig]] = {
     "conv": ConvAdapterConfig,
     "qformer": QFormerAdapterConfig,
     "moe": MoEAdapterConfig,
+    "cross_attention": CrossAttentionAdapterConfig,
+    "dual_attention": DualAttentionAdapterConfig,
 }

@@ -13,6 +13,7 @@ from .configuration_adapters import adapter_config_from
 from .configuration_lora import lora_slots
 from .configuration_prompt import AUDIO_TOKEN, prompt_config
 from .configuration_strict import StrictConfig, refuse_unknown, strict_config
+from .decoder_families import DECODER_FAMILIES, DecoderFamily
 from .encoder_specs import encoder_spec
 from .speech_lengths import LengthSteps, chain_length
 
@@ -31,7 +32,8 @@ SETTLED_BY_BASES = {
 class SpeechLLMConfig(StrictConfig):
     """Encoder, adapter, decoder and, optionally, LoRA: the four slots of a speech recognizer.
 
-    `audio_config` and `text_config` are the bases' own configs, whole. `encoder_id` / `decoder_id` and their
+    `audio_config` and `text_config` are the bases' own configs, whole; where the adapter lives inside an
+    encoder-decoder, both are that one's. `encoder_id` / `decoder_id` and their
     revisions say where the frozen weights are; `bases_included` says that the checkpoint holds them itself.
     `prompt_ids` is the default prompt, tokenized, with -1 where the speech goes; `end_token_id` ends what
     the model is trained to write. A clip may become `tokens_per_second` times its duration plus
@@ -57,8 +59,9 @@ class SpeechLLMConfig(StrictConfig):
     decoder_revision: str | None = None
     bases_included: bool = False
 
-    encoder_padding: Literal["longest", "max_length"] = "longest"
-    output_norm: Literal["rms", "none"] = "rms"
+    # None: as the adapter's family has it.
+    encoder_padding: Literal["longest", "max_length"] | None = None
+    output_norm: Literal["rms", "none"] | None = None
     audio_token_id: int | None = None
     pad_token_id: int | None = None
     end_token_id: int | None = None
@@ -75,18 +78,20 @@ class SpeechLLMConfig(StrictConfig):
                 raise ValueError(f"{name} must be a config or a dict of its fields, not {given!r}")
             # A model writes its dtype and attention into its sub-configs: not into those of a caller.
             setattr(self, name, copy.deepcopy(given))
-        super().__post_init__(**kwargs)
         self.adapter_config = adapter_config_from(self.adapter_config or {"model_type": "mlp"})
+        self.is_encoder_decoder = self.family.one_base
+        if self.family.one_base and self.text_config is None:
+            self.text_config = copy.deepcopy(self.audio_config or {"model_type": "whisper"})
+        self.encoder_padding = self.encoder_padding or self.family.encoder_padding
+        self.output_norm = self.output_norm or self.family.output_norm
+        super().__post_init__(**kwargs)
         self.lora_config = lora_slots(self.lora_config)
         self.prompt_config = prompt_config(self.prompt_config)
         self.tie_word_embeddings = bool(getattr(self.text_config, "tie_word_embeddings", False))
 
     def validate_bases(self):
         encoder_spec(self.audio_config)
-        if getattr(self.text_config, "is_encoder_decoder", False) or not has_causal_model(self.text_config):
-            raise ValueError(
-                f"the decoder must be a causal language model, not {self.text_config.model_type}"
-            )
+        self.family.check(self.audio_config, self.text_config)
         if bool(self.encoder_id) != bool(self.decoder_id):
             raise ValueError("encoder_id and decoder_id are named together or not at all")
         if self.bases_included and not self.encoder_id:
@@ -113,6 +118,11 @@ class SpeechLLMConfig(StrictConfig):
 
     def validate_token_ids(self):
         """Replaces a stock check: the audio token is never embedded, so it may lie beyond the vocabulary."""
+
+    @property
+    def family(self) -> DecoderFamily:
+        """What its adapter's family has in common."""
+        return DECODER_FAMILIES[self.adapter_config.family]
 
     @property
     def references_bases(self) -> bool:
@@ -168,21 +178,28 @@ class SpeechLLMConfig(StrictConfig):
 
     @classmethod
     def from_bases(
-        cls, encoder: str, decoder: str, adapter: str = "mlp", bases=None, **fields
+        cls, encoder: str, decoder: str | None = None, adapter: str = "mlp", bases=None, **fields
     ) -> "SpeechLLMConfig":
-        """Compose a config from two base models, by id or folder, and the name of an adapter.
+        """Compose a config from base models, by id or folder, and the name of an adapter.
 
-        `fields` may be the adapter's ("stack_factor"), this config's ("output_norm", "encoder_revision"), or
-        say how to fetch ("token"). The default prompt is rendered with the decoder's tokenizer.
+        An adapter inside an encoder-decoder takes one base and no `decoder`. `fields` may be the adapter's
+        ("stack_factor"), this config's ("output_norm", "encoder_revision"), or say how to fetch ("token").
+        The default prompt is rendered with the decoder's tokenizer.
         """
         hub = hub_arguments(fields)
         own, adapter_fields = cls._sort_fields(
             adapter, {name: value for name, value in fields.items() if name not in HUB_ARGUMENTS}
         )
         # Once over the default bases: what is misspelt is told before anything is downloaded.
-        cls(adapter_config=adapter_fields, **own)
+        family = cls(adapter_config=adapter_fields, **own).family
         audio, own["encoder_revision"] = base_config(encoder, own.get("encoder_revision"), bases, **hub)
-        text, own["decoder_revision"] = base_config(decoder, own.get("decoder_revision"), bases, **hub)
+        if family.one_base:
+            decoder = _same_base(adapter, encoder, decoder)
+            text, own["decoder_revision"] = copy.deepcopy(audio), own["encoder_revision"]
+        elif decoder is None:
+            raise ValueError(f"adapter {adapter!r} bridges into a language model: name one as decoder")
+        else:
+            text, own["decoder_revision"] = base_config(decoder, own.get("decoder_revision"), bases, **hub)
         config = cls(
             audio_config=audio,
             text_config=text,
@@ -213,34 +230,19 @@ class SpeechLLMConfig(StrictConfig):
 
     def set_tokens(self, tokenizer) -> None:
         """Take the ids that depend on the tokenizer: audio placeholder, padding, end, default prompt."""
-        add_audio_token(tokenizer)
-        self.audio_token_id = tokenizer.convert_tokens_to_ids(AUDIO_TOKEN)
+        self.family.prepare(tokenizer)
+        self.audio_token_id = tokenizer.get_vocab().get(AUDIO_TOKEN)
         self.pad_token_id = tokenizer.pad_token_id
         self.end_token_id = tokenizer.eos_token_id
-        text = self.prompt_config.render(tokenizer)
-        ids = tokenizer(text, add_special_tokens=False).input_ids
-        self.prompt_ids = [-1 if token == self.audio_token_id else token for token in ids]
+        self.prompt_ids = self.family.prompt_ids(self, tokenizer)
 
 
-def has_causal_model(text_config) -> bool:
-    """Whether `AutoModelForCausalLM` can make a model of this config: stock, registered, or remote code."""
-    return (
-        text_config.model_type in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-        or type(text_config) in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING
-        or "AutoModelForCausalLM" in (getattr(text_config, "auto_map", None) or {})
-    )
-
-
-def add_audio_token(tokenizer) -> None:
-    """Give a tokenizer the placeholder for speech and, if it has none, a padding token."""
-    if tokenizer.eos_token_id is None:
-        raise ValueError("this decoder's tokenizer has no end token, so no text would end: set its eos_token")
-    if AUDIO_TOKEN not in tokenizer.get_vocab():
-        tokenizer.add_special_tokens(
-            {"extra_special_tokens": [AUDIO_TOKEN]}, replace_extra_special_tokens=False
+def _same_base(adapter: str, encoder: str, decoder: str | None) -> str:
+    if decoder not in (None, encoder):
+        raise ValueError(
+            f"adapter {adapter!r} lives inside one encoder-decoder: name {encoder} or {decoder}, not both"
         )
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
+    return encoder
 
 
 def _shipped_with_every_checkpoint():

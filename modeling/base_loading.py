@@ -4,7 +4,7 @@ import contextlib
 import copy
 
 import torch
-from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from ..configuration.base_resolution import hub_arguments, load_base
@@ -32,9 +32,8 @@ def explicit_dtype(arguments: dict) -> torch.dtype | None:
     return named if isinstance(named, torch.dtype) else None
 
 
-def load_bases(cls, config, bases, arguments: dict) -> tuple[PreTrainedModel, PreTrainedModel]:
-    """Encoder tower and decoder of a config, weights loaded. The decoder has a head if `cls` has one."""
-    decoder_class = AutoModelForCausalLM if cls.can_generate() else AutoModel
+def load_decoder(decoder_class, config, bases, arguments: dict) -> PreTrainedModel:
+    """The decoder of a config, weights loaded by `decoder_class.from_pretrained`."""
     decoder = load_base(
         decoder_class.from_pretrained,
         config.decoder_id,
@@ -42,11 +41,16 @@ def load_bases(cls, config, bases, arguments: dict) -> tuple[PreTrainedModel, Pr
         bases,
         **_options("text_config", config.text_config, arguments),
     )
+    return _as_loaded(decoder)
+
+
+def load_tower(config, bases, arguments: dict, beside: PreTrainedModel) -> PreTrainedModel:
+    """The encoder of a config, weights loaded."""
     tower_class = ENCODERS[config.audio_config.model_type]
     options = _options("audio_config", config.audio_config, arguments)
     if options.get("device_map") in SPREADING:
         # The encoder is small: it goes where the decoder begins.
-        options["device_map"] = {"": next(decoder.parameters()).device}
+        options["device_map"] = {"": next(beside.parameters()).device}
         options.pop("max_memory", None)
     with _quiet_about_unused_tensors():
         tower = load_base(
@@ -56,15 +60,18 @@ def load_bases(cls, config, bases, arguments: dict) -> tuple[PreTrainedModel, Pr
             bases,
             **_for_tower(tower_class, options),
         )
-    for base in (tower, decoder):
-        # Their weights are there: the composite's constructor must not initialize them once more.
-        for module in base.modules():
-            module._is_hf_initialized = True
-            if getattr(module, "support_avx512bf16_for_cpu", False):
-                # bitsandbytes repacks such weights for good at their first inference on a CPU: from then on
-                # no gradient passes them, and a run that evaluates in between trains nothing, silently.
-                module.support_avx512bf16_for_cpu = False
-    return tower, decoder
+    return _as_loaded(tower)
+
+
+def _as_loaded(base: PreTrainedModel) -> PreTrainedModel:
+    """`base`, whose weights are there: the composite's constructor must not initialize them once more."""
+    for module in base.modules():
+        module._is_hf_initialized = True
+        if getattr(module, "support_avx512bf16_for_cpu", False):
+            # bitsandbytes repacks such weights for good at their first inference on a CPU: from then on
+            # no gradient passes them, and a run that evaluates in between trains nothing, silently.
+            module.support_avx512bf16_for_cpu = False
+    return base
 
 
 def _options(slot: str, sub_config, arguments: dict) -> dict:

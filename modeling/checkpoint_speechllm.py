@@ -18,11 +18,12 @@ from ..configuration.base_resolution import hub_arguments
 from ..configuration.configuration_speechllm import SpeechLLMConfig
 from ..configuration.configuration_strict import refuse_unknown
 from ..configuration.writing import replacing_files
-from .base_loading import LOADING_ARGUMENTS, explicit_dtype, load_bases, skipping_quantization
+from .base_loading import LOADING_ARGUMENTS, explicit_dtype, skipping_quantization
+from .decoders.family_table import decoder_family
 from .embedding_scale import embedding_rms
-from .generation_defaults import default_generation, without_stock_defaults
+from .generation_defaults import without_stock_defaults
 from .lora_layers import is_lora_key
-from .trained_tensors import assign_tensors, read_tensors
+from .trained_tensors import assign_tensors, read_tensors, write_empty_weights
 
 # What the Auto classes and pipelines pass along; none of it concerns a model with referenced bases.
 IGNORED_ARGUMENTS = frozenset(
@@ -51,17 +52,21 @@ class CheckpointedModel(PreTrainedModel):
     _pushes_bases = False
 
     @classmethod
-    def from_bases(cls, encoder: str, decoder: str, adapter: str = "mlp", *, bases=None, **arguments):
+    def from_bases(
+        cls, encoder: str, decoder: str | None = None, adapter: str = "mlp", *, bases=None, **arguments
+    ):
         """A model ready to train: frozen bases, a fresh adapter.
 
-        `encoder`, `decoder`: ids on the Hub or folders. `bases`: a folder of bases, one sub-folder an id.
+        `encoder`, `decoder`: ids on the Hub or folders; an adapter inside an encoder-decoder
+        ("cross_attention") takes that one alone. `bases`: a folder of bases, one sub-folder an id.
         `arguments`: fields of the adapter's config ("stack_factor") and of `SpeechLLMConfig` ("lora_config"),
         and `dtype`, `device_map`, `quantization_config`, `attn_implementation` for the bases. What is trained
         is float32 whatever the bases are.
         """
         own = {name: arguments.pop(name) for name in list(arguments) if name in LOADING_ARGUMENTS}
         config = SpeechLLMConfig.from_bases(encoder, decoder, adapter, bases=bases, **arguments)
-        tower, decoder_model = load_bases(cls, config, bases, {**hub_arguments(arguments), **own})
+        family, loading = decoder_family(config), {**hub_arguments(arguments), **own}
+        tower, decoder_model = family.load(config, bases, loading, cls.can_generate())
         rms = embedding_rms(
             decoder_model.get_input_embeddings(), config.text_config.get_text_config().vocab_size
         )
@@ -69,7 +74,7 @@ class CheckpointedModel(PreTrainedModel):
         model.speech_model.adapter.to(device=tower.device, dtype=torch.float32)
         model.speech_model.speech_norm.to(device=tower.device, dtype=torch.float32)
         if model.can_generate():
-            model.generation_config = default_generation(config, decoder_model.generation_config)
+            model.generation_config = family.default_generation(config, decoder_model.generation_config)
         return model.finish_loading(own.get("device_map"))
 
     @classmethod
@@ -109,7 +114,8 @@ class CheckpointedModel(PreTrainedModel):
         own = {k: v for k, v in kwargs.items() if k in LOADING_ARGUMENTS and v is not None}
         # First what is small and may be wrong, then gigabytes.
         tensors = read_tensors(name, fetch)
-        tower, decoder_model = load_bases(cls, config, bases, {**hub_arguments(kwargs), **own})
+        loading = {**hub_arguments(kwargs), **own}
+        tower, decoder_model = decoder_family(config).load(config, bases, loading, cls.can_generate())
         with torch.device("meta"):
             model: Any = cls(config, tower, decoder_model)
         assigned = assign_tensors(model, tensors, explicit_dtype(own), tower.device, str(name))
@@ -192,6 +198,7 @@ class CheckpointedModel(PreTrainedModel):
         try:
             with replacing_files(save_directory) as folder, self._as_saved(include_bases):
                 super().save_pretrained(folder, state_dict=state, **kwargs)
+                write_empty_weights(folder)
                 if kwargs.get("is_main_process", True) and not self.is_remote_code():
                     import_module(f"{__name__.split('.')[0]}.remote_code").export_remote_code(folder)
         finally:
@@ -223,7 +230,9 @@ class CheckpointedModel(PreTrainedModel):
     def part_dtype(self, part: str) -> torch.dtype:
         """The dtype of a part's own weights; LoRA in a base has the adapter's."""
         named = getattr(self.speech_model, part).named_parameters()
-        return next(p.dtype for name, p in named if p.is_floating_point() and not is_lora_key(name))
+        own = (p.dtype for name, p in named if p.is_floating_point() and not is_lora_key(name))
+        # A part without weights of its own has no dtype to lose.
+        return next(own, torch.float32)
 
 
 def part_configs(config) -> dict:

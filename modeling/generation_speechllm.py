@@ -1,4 +1,4 @@
-"""`generate` for a decoder that is prompted with speech."""
+"""`generate`: settings and bounds for every model, and the way of a decoder that is prompted with speech."""
 
 import copy
 from typing import Any
@@ -9,7 +9,7 @@ from transformers.generation import GenerationMode
 
 from ..configuration.encoder_specs import encoder_spec
 from .generation_defaults import without_stock_defaults
-from .greedy_rows import LoopDetector, decode_greedy_rows
+from .greedy_rows import LoopDetector, PromptSteps, decode_greedy_rows
 from .length_masks import input_lengths
 
 # What the row-dropping greedy loop does not do: any of these leaves decoding to the stock loops.
@@ -60,8 +60,11 @@ class SpeechGenerationMixin(GenerationMixin):
 
     def speech_seconds(self, input_features, input_features_mask=None) -> torch.Tensor:
         """Duration of each clip of a batch, `[B]`."""
-        spec = encoder_spec(self.config.audio_config)
-        return input_lengths(self.config, input_features, input_features_mask) / spec.inputs_per_second
+        return self.seconds_of(input_lengths(self.config, input_features, input_features_mask))
+
+    def seconds_of(self, lengths: torch.Tensor) -> torch.Tensor:
+        """Durations of clips of so many model inputs, `[B]`."""
+        return lengths / encoder_spec(self.config.audio_config).inputs_per_second
 
     def token_budgets(self, seconds: torch.Tensor) -> torch.Tensor:
         """How many tokens each clip may become, `[B]`: more than speech takes in any script."""
@@ -86,37 +89,50 @@ class SpeechGenerationMixin(GenerationMixin):
         return ids, mask
 
     @torch.no_grad()
-    def generate(  # type: ignore[override]
-        self, inputs=None, input_ids=None, input_features=None, input_features_mask=None, attention_mask=None,
+    def generate(self, inputs=None, input_features=None, input_features_mask=None, **arguments):  # type: ignore[override]
+        """Text ids for a batch of clips; features `[B, mel, T]` or as the encoder wants them, mask `[B, T]`.
+
+        New ids `[B, N]` are returned, in a bridge behind the prompt's where `input_ids` are given. Each clip
+        may become as many tokens as its duration allows, unless `max_new_tokens` is given, or `max_length`,
+        which counts what is returned. A row that repeats itself is cut short, unless `stop_loops` is off.
+        Other arguments: settings of a `GenerationConfig`, and for a bridge those of `generate_from_prompt`,
+        for an encoder-decoder those of `transcribe`.
+        """
+        main = inputs if inputs is not None else arguments.pop("input_ids", None)
+        if main is not None and main.is_floating_point():
+            # The stock recognition pipeline passes features under the name of the main input.
+            input_features, input_features_mask = main, arguments.pop("attention_mask", input_features_mask)
+        elif main is not None:
+            arguments["input_ids"] = main
+        return self.model.family.generate(self, input_features, input_features_mask, **arguments)
+
+    def greedy_steps(self, input_ids, model_kwargs: dict) -> PromptSteps:
+        """How the row-dropping loop goes through a batch of this model."""
+        return PromptSteps(self, model_kwargs)
+
+    def generate_from_prompt(
+        self, input_features=None, input_features_mask=None, input_ids=None, attention_mask=None,
         inputs_embeds=None, labels=None, generation_config=None, stop_loops=True, **kwargs
     ):  # fmt: skip
-        """Text ids for a batch of clips.
+        """`generate` of a bridge.
 
         With features only, the config's default prompt is used and new ids `[B, N]` are returned; with
         `input_ids` `[B, L]` (padded on either side) prompt and new ids, as every decoder does; with `labels`,
         as an evaluating trainer passes them, the prompt ends at the first label and new ids are returned.
-        Each clip may become as many tokens as its duration allows, unless `max_new_tokens` is given, or
-        `max_length`, which counts what is returned. A row that repeats itself is cut short, unless
-        `stop_loops` is off.
         """
-        input_ids = inputs if input_ids is None else input_ids
-        if input_ids is not None and input_ids.is_floating_point():
-            # The stock recognition pipeline passes features under the name of the main input.
-            input_features, input_features_mask = input_ids, attention_mask
-            input_ids = attention_mask = None
         prompt = input_ids if labels is None else None
         if inputs_embeds is None:
             inputs_embeds, attention_mask = self._embed(
                 input_ids, attention_mask, labels, input_features, input_features_mask
             )
-        settings, arguments, limited = self._settings(
+        settings, arguments, limited = self.settled(
             generation_config, kwargs, 0 if prompt is None else prompt.shape[1]
         )
         if input_features is not None:
             budgets = self.token_budgets(self.speech_seconds(input_features, input_features_mask))
             if limited:
                 budgets = torch.full_like(budgets, settings.max_new_tokens)
-            self._bound(settings, arguments, budgets.to(inputs_embeds.device), stop_loops)
+            self.bound(settings, arguments, budgets.to(inputs_embeds.device), stop_loops)
         outputs = super().generate(  # type: ignore[misc]
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
@@ -137,7 +153,7 @@ class SpeechGenerationMixin(GenerationMixin):
             mask = mask * (torch.cumsum((labels != -100).int(), 1) == 0)
         return left_pack(embeds, mask)
 
-    def _settings(self, given: GenerationConfig | None, kwargs: dict, returned: int):
+    def settled(self, given: GenerationConfig | None, kwargs: dict, returned: int):
         """`(settings, other arguments, whether the caller set a length)`; `returned` prompt ids count."""
         self.generation_config = without_stock_defaults(self.generation_config)
         settings = copy.deepcopy(given) if given is not None else GenerationConfig()
@@ -155,10 +171,18 @@ class SpeechGenerationMixin(GenerationMixin):
         settings.update(**self.generation_config.to_dict(), defaults_only=True, allow_custom_entries=True)
         return settings, arguments, limited
 
-    def _bound(
-        self, settings: GenerationConfig, arguments: dict, budgets: torch.Tensor, stop_loops: bool
-    ) -> None:
-        """Hold every row to its budget, in the loop that drops finished rows or in a stock one."""
+    def bound(
+        self,
+        settings: GenerationConfig,
+        arguments: dict,
+        budgets: torch.Tensor,
+        stop_loops: bool,
+        prompt: int = 0,
+    ) -> bool:
+        """Hold every row to its budget, in the loop that drops finished rows (true) or in a stock one.
+
+        `prompt`: how many ids a stock loop sees before the new ones.
+        """
         most = int(budgets.max())
         settings.max_new_tokens = min(settings.max_new_tokens or most, most)
         greedy = (
@@ -168,9 +192,10 @@ class SpeechGenerationMixin(GenerationMixin):
         other = other or any(getattr(settings, name, None) for name in STOCK_LOOP_SETTINGS)
         if greedy and not other and not self._ranks_go_together(arguments.get("synced_gpus")):
             arguments.update(custom_generate=decode_greedy_rows, token_budgets=budgets, stop_loops=stop_loops)
-            return
-        criteria = [*(arguments.pop("stopping_criteria", None) or []), RowBudget(budgets)]
+            return True
+        criteria = [*(arguments.pop("stopping_criteria", None) or []), RowBudget(budgets + prompt)]
         arguments["stopping_criteria"] = StoppingCriteriaList(criteria + [LoopCriterion()] * stop_loops)
+        return False
 
     def _ranks_go_together(self, asked: bool | None) -> bool:
         """Whether weights are spread over processes, so that all have to take every step."""

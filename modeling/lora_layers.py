@@ -1,10 +1,12 @@
-"""LoRA around the linears of a frozen base.
+"""LoRA around the linears of a frozen base: one that is always on, and any number of named ones.
 
 PEFT is the reference for names and numbers, but it is not imported: a checkpoint with LoRA has to load where
-only transformers and torch are installed. `lora_folders` reads and writes PEFT's files.
+only transformers and torch are installed. `lora_folders` reads and writes PEFT's files, `lora_bank` says
+which of the named adapters count for which row.
 """
 
 import math
+import re
 from typing import Any
 
 import torch
@@ -16,32 +18,63 @@ ADAPTER = "default"
 
 
 class LoraLinear(nn.Module):
-    """`base(x) + scaling * B(A(dropout(x)))`. Parameters are named as PEFT names them."""
+    """`base(x)` plus `scaling * B(A(dropout(x)))` of its adapters. Parameters are named as PEFT names them.
+
+    The adapter "default" is always on. Of the others those that `plan` says: a bank sets it for each batch.
+    """
 
     base_layer: Any
 
-    def __init__(self, base_layer: Any, config: LoraConfig):
+    def __init__(self, base_layer: Any):
         super().__init__()
         self.base_layer = base_layer
-        self.scaling = config.scaling
-        self.dropout = nn.Dropout(config.lora_dropout)
+        self.lora_A, self.lora_B, self.dropout = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
+        self.scaling: dict[str, float] = {}
+        self.plan: Any = None
+        mark_initialized(self, self.lora_A, self.lora_B, self.dropout)
+
+    def add(self, name: str, config: LoraConfig) -> None:
+        """One adapter more, which has no effect until it is trained."""
+        base = self.base_layer
         # Half precision has no room for the small steps of training; what is trained is float32 everywhere.
-        options: dict[str, Any] = {"bias": False, "device": base_layer.weight.device, "dtype": torch.float32}
-        down = nn.Linear(base_layer.in_features, config.r, **options)
-        up = nn.Linear(config.r, base_layer.out_features, **options)
+        options: dict[str, Any] = {"bias": False, "device": base.weight.device, "dtype": torch.float32}
+        down = nn.Linear(base.in_features, config.r, **options)
+        up = nn.Linear(config.r, base.out_features, **options)
         nn.init.kaiming_uniform_(down.weight, a=math.sqrt(5))
         nn.init.zeros_(up.weight)
-        self.lora_A, self.lora_B = nn.ModuleDict({ADAPTER: down}), nn.ModuleDict({ADAPTER: up})
-        # A composite's constructor initializes what does not carry this mark, by rules for other layers.
-        for module in (self, self.lora_A, down, self.lora_B, up):
-            setattr(module, "_is_hf_initialized", True)  # noqa: B010  as no module declares it
+        self.lora_A[name], self.lora_B[name] = down, up
+        self.dropout[name] = nn.Dropout(config.lora_dropout).train(self.dropout.training)
+        self.scaling[name] = config.scaling
+        mark_initialized(down, up)
+
+    def remove(self, name: str) -> None:
+        """Forget an adapter."""
+        for adapters in (self.lora_A, self.lora_B, self.dropout, self.scaling):
+            del adapters[name]
+
+    def rename(self, old: str, new: str) -> None:
+        """Call an adapter otherwise; its parameters stay the same objects."""
+        for adapters in (self.lora_A, self.lora_B, self.dropout, self.scaling):
+            values: Any = adapters
+            values[new] = values.pop(old)
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         """`[..., in]` -> `[..., out]`."""
-        down: Any = self.lora_A[ADAPTER]
-        update = self.lora_B[ADAPTER](down(self.dropout(states).to(down.weight.dtype)))
-        output = self.base_layer(states)
-        return output + (update * self.scaling).to(output.dtype)
+        plan = self.plan
+        if plan is not None and plan.prepared and self.dropout.training:
+            raise RuntimeError("the bank was prepared without gradient: call `use` again in training")
+        output = self.base_layer(states) if plan is None else plan.apply(self, states)
+        if ADAPTER in self.scaling:
+            output = output + self.update(ADAPTER, states).to(output.dtype)
+        return output
+
+    def update(self, name: str, states: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
+        """What an adapter adds, `[..., out]` in float32; `weights` multiply it, `[rows, 1, 1]`."""
+        down: Any = self.lora_A[name]
+        hidden = down(self.dropout[name](states).to(down.weight.dtype))
+        if weights is not None:
+            hidden = hidden * weights.to(hidden.device, torch.float32)
+        return self.lora_B[name](hidden) * self.scaling[name]
 
     @property
     def weight(self) -> torch.Tensor:
@@ -54,33 +87,98 @@ class LoraLinear(nn.Module):
         return self.base_layer.bias
 
 
-def add_lora(base: nn.Module, config: LoraConfig) -> None:
-    """Wrap every linear of `base` that a target names. None is an error that names what there is."""
-    linears = {name: module for name, module in base.named_modules() if hasattr(module, "in_features")}
-    raw = getattr(base, "RAW_WEIGHTS", ())
-    chosen: list[str] = []
+def mark_initialized(*modules: nn.Module) -> None:
+    """A composite's constructor initializes what does not carry this mark, by rules for other layers."""
+    for module in modules:
+        setattr(module, "_is_hf_initialized", True)  # noqa: B010  as no module declares it
+
+
+def add_lora(base: nn.Module, config: LoraConfig, adapter: str = ADAPTER) -> dict[str, LoraLinear]:
+    """Give every linear of `base` that a target names an adapter; those linears, by name.
+
+    A target without a linear is an error that names what there is.
+    """
+    linears = base_linears(base)
+    free = {name for name, linear in linears.items() if adapter not in getattr(linear, "scaling", ())}
+    chosen = _chosen(base, free, config)
+    for name in chosen:
+        linear = linears[name]
+        if not isinstance(linear, LoraLinear):
+            linear = linears[name] = LoraLinear(linear)
+            replace_module(base, name, linear)
+        linear.add(adapter, config)
+    return {name: linears[name] for name in chosen}
+
+
+def _chosen(base: nn.Module, names: set[str], config: LoraConfig) -> list[str]:
+    """Those of the linears called `names` that a config targets."""
+    owner, raw = type(base).__name__, getattr(base, "RAW_WEIGHTS", ())
+    chosen: set[str] = set()
     for target in config.target_modules or []:
-        named = [name for name in linears if f".{name}".endswith(f".{target}")]
+        named = {name for name in names if f".{name}".endswith(f".{target}")}
         if not named:
-            there = ", ".join(sorted({name.rpartition(".")[2] for name in linears} - set(raw)))
-            owner = type(base).__name__
+            there = ", ".join(sorted({name.rpartition(".")[2] for name in names} - set(raw)))
             raise ValueError(f"LoRA: no linear of {owner} is named {target!r}; there are {there or 'none'}")
-        chosen += named
+        chosen |= named
     if any(name.endswith(raw) for name in chosen if raw):
         raise ValueError(
-            f"LoRA: {type(base).__name__} hands the raw weights of {', '.join(raw)} to torch, "
+            f"LoRA: {owner} hands the raw weights of {', '.join(raw)} to torch, "
             "so that LoRA around them would do nothing: name other linears"
         )
-    for name in dict.fromkeys(chosen):
-        parent, _, child = name.rpartition(".")
-        setattr(base.get_submodule(parent), child, LoraLinear(linears[name], config))
+    layers = config.layers_to_transform
+    if layers is not None:
+        indexes = {index for name in chosen if (index := layer_index(name)) is not None}
+        for layer in layers:
+            if layer not in indexes:
+                numbers = ", ".join(map(str, sorted(indexes))) or "none"
+                raise ValueError(f"LoRA: {owner} has no layer {layer} with such linears; there are {numbers}")
+        chosen = {name for name in chosen if layer_index(name) in layers}
+    return sorted(chosen)
 
 
-def lora_state(base: nn.Module) -> dict[str, torch.Tensor]:
-    """The LoRA tensors of a base, by their names below it."""
-    return {name: tensor for name, tensor in base.state_dict().items() if is_lora_key(name)}
+def base_linears(base: nn.Module) -> dict[str, Any]:
+    """The linears of a base by their own names; one that has LoRA is its `LoraLinear`."""
+    wrapped = [f"{name}." for name, module in base.named_modules() if isinstance(module, LoraLinear)]
+    return {
+        name: module
+        for name, module in base.named_modules()
+        if isinstance(module, LoraLinear)
+        or (hasattr(module, "in_features") and not name.startswith(tuple(wrapped)))
+    }
+
+
+def replace_module(base: nn.Module, name: str, module: nn.Module) -> None:
+    """Put a module into the place of the one called `name`."""
+    parent, _, child = name.rpartition(".")
+    setattr(base.get_submodule(parent), child, module)
+
+
+def layer_index(name: str) -> int | None:
+    """The layer that a module's name says ("layers.3.fc1" -> 3), outermost first as in PEFT; or `None`."""
+    found = re.search(r"(?:^|\.)[^.]+\.(\d+)\.", name)
+    return int(found[1]) if found else None
+
+
+def lora_state(base: nn.Module, adapter: str | None = None) -> dict[str, torch.Tensor]:
+    """The LoRA tensors of a base, by their names below it: of every adapter, or of one."""
+    return {
+        name: tensor
+        for name, tensor in base.state_dict().items()
+        if is_lora_key(name) and adapter in (None, adapter_of_key(name))
+    }
 
 
 def is_lora_key(name: str) -> bool:
     """Whether a tensor of this name belongs to LoRA, and not to the base it wraps."""
     return ".lora_A." in name or ".lora_B." in name
+
+
+def adapter_of_key(name: str) -> str | None:
+    """The adapter that a tensor of this name belongs to; `None` for a tensor that is no LoRA."""
+    found = re.search(r"\.lora_[AB]\.([^.]+)\.", name)
+    return found[1] if found else None
+
+
+def without_adapters(tensors: dict[str, torch.Tensor], dropped) -> dict[str, torch.Tensor]:
+    """The tensors of a checkpoint that belong to none of the adapters called `dropped`."""
+    return {name: tensor for name, tensor in tensors.items() if adapter_of_key(name) not in dropped}

@@ -1,26 +1,24 @@
-"""The model: frozen speech encoder -> trained adapter -> frozen language model.
+"""The model: frozen speech encoder -> trained adapter -> frozen decoder.
 
-`SpeechLLMModel` ends at hidden states, `SpeechLLMForConditionalGeneration` at text.
+`SpeechLLMModel` ends at hidden states, `SpeechLLMForConditionalGeneration` at text. What differs between a
+bridge into a language model and an adapter inside an encoder-decoder is in `decoders/`, in two families.
 """
 
-import inspect
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import AutoModel, AutoModelForCausalLM
 from transformers.masking_utils import create_masks_for_generate
-from transformers.modeling_outputs import BaseModelOutputWithPooling, CausalLMOutputWithPast
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from ..configuration.configuration_lora import LORA_SLOTS
 from ..configuration.configuration_speechllm import SpeechLLMConfig
 from ..configuration.encoder_specs import encoder_spec
-from .adapters.adapter_table import build_adapter
 from .checkpoint_speechllm import CheckpointedModel
+from .decoders.family_table import decoder_family
 from .embedding_scale import EmbeddingScale
-from .encoders.encoder_table import ENCODERS
 from .generation_speechllm import SpeechGenerationMixin
 from .length_masks import input_lengths
 from .lora_folders import read_lora_folder, write_lora_folder
@@ -161,14 +159,13 @@ class SpeechLLMModel(SpeechLLMPreTrainedModel):
         self, config: SpeechLLMConfig, audio_tower=None, language_model=None, embedding_rms: float = 1.0
     ):
         super().__init__(config)
-        text_width = config.text_config.get_text_config().hidden_size
-        if audio_tower is None:
-            audio_tower = ENCODERS[config.audio_config.model_type](config.audio_config)
+        self.family = decoder_family(config)
+        if language_model is None:
+            audio_tower, language_model = self.family.build(config, with_head=False)
         self.audio_tower = audio_tower
-        self.language_model = language_model or AutoModel.from_config(config.text_config)
-        self.adapter = build_adapter(
-            config.adapter_config, encoder_spec(config.audio_config).width(config.audio_config), text_width
-        )
+        self.language_model = self.family.body(language_model)
+        self.adapter = self.family.adapter(config, self.language_model)
+        text_width = config.text_config.get_text_config().hidden_size
         self.speech_norm = (
             EmbeddingScale(text_width, embedding_rms) if config.output_norm == "rms" else nn.Identity()
         )
@@ -180,16 +177,10 @@ class SpeechLLMModel(SpeechLLMPreTrainedModel):
 
     def encode_speech(self, input_features, input_features_mask=None) -> SpeechFeatures:
         """See `get_audio_features`."""
-        lengths = input_lengths(self.config, input_features, input_features_mask)
-        maximum = self.config.max_inputs
-        if maximum and int(lengths.max()) > maximum:
-            rate = encoder_spec(self.config.audio_config).inputs_per_second
-            raise ValueError(
-                f"a clip lasts {int(lengths.max()) / rate:.2f} s, but this encoder hears at most "
-                f"{maximum / rate:g} s at once: cut it, or use the pipeline, which does"
-            )
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self._encoder_trains()):
-            states = self._encode(input_features, lengths)
+        lengths = self.checked_lengths(input_features, input_features_mask)
+        states = self.run_encoder(
+            input_features, lengths, pad_to_maximum=self.config.encoder_padding == "max_length"
+        )
         adapted = self.adapter(states.to(self._adapter_dtype()), self.config.encoder_frames(lengths))
         real = torch.arange(adapted.states.shape[1], device=lengths.device) < adapted.lengths[:, None]
         return SpeechFeatures(
@@ -199,20 +190,36 @@ class SpeechLLMModel(SpeechLLMPreTrainedModel):
             auxiliary_loss=adapted.auxiliary_loss,
         )
 
-    def _encode(self, input_features, lengths) -> torch.Tensor:
+    def checked_lengths(self, input_features, input_features_mask=None) -> torch.Tensor:
+        """Inputs of each clip, `[B]`; one that is longer than the encoder hears is a `ValueError`."""
+        lengths = input_lengths(self.config, input_features, input_features_mask)
+        maximum = self.config.max_inputs
+        if maximum and int(lengths.max()) > maximum:
+            rate = encoder_spec(self.config.audio_config).inputs_per_second
+            raise ValueError(
+                f"a clip lasts {int(lengths.max()) / rate:.2f} s, but this encoder hears at most "
+                f"{maximum / rate:g} s at once: cut it, or use the pipeline, which does"
+            )
+        return lengths
+
+    def run_encoder(self, input_features, lengths, pad_to_maximum: bool, **how) -> torch.Tensor:
+        """Encoder states `[B, T', D]`, without gradient where nothing in the encoder trains."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self._encoder_trains()):
+            return self._encode(input_features, lengths, pad_to_maximum=pad_to_maximum, **how)
+
+    def _encode(self, input_features, lengths, **how) -> torch.Tensor:
         """Encoder states `[B, T', D]`; on a CPU no more rows at once than keep within the bound."""
         longest = int(self.config.encoder_frames(lengths).max())
+        heard = self.config.encoder_frames(self.config.max_inputs) if how["pad_to_maximum"] else longest
         # In training memory is the batch's business, and an accelerator wants large passes.
         whole = self.training or lengths.device.type != "cpu"
-        rows = len(lengths) if whole else max(1, FRAMES_AT_ONCE // max(longest, 1))
+        rows = len(lengths) if whole else max(1, FRAMES_AT_ONCE // max(heard, 1))
         parts = []
         for start in range(0, len(lengths), rows):
             states = self.audio_tower(
-                input_features[start : start + rows],
-                lengths[start : start + rows],
-                pad_to_maximum=self.config.encoder_padding == "max_length",
+                input_features[start : start + rows], lengths[start : start + rows], **how
             ).last_hidden_state
-            parts.append(F.pad(states, (0, 0, 0, longest - states.shape[1])))
+            parts.append(F.pad(states, (0, 0, 0, max(longest - states.shape[1], 0))))
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
     def _encoder_trains(self) -> bool:
@@ -256,22 +263,18 @@ class SpeechLLMModel(SpeechLLMPreTrainedModel):
         position_ids=None,
         past_key_values=None,
         inputs_embeds=None,
+        decoder_input_ids=None,
+        decoder_attention_mask=None,
+        encoder_outputs=None,
         use_cache=None,
         **kwargs,
     ):
-        """Hidden states of the decoder `[B, L, H]` for prompt ids with speech, or for `inputs_embeds`."""
-        if inputs_embeds is None:
-            inputs_embeds, _ = self.embed_prompt(
-                input_ids, input_features, input_features_mask, past_key_values
-            )
-        return self.language_model(
-            inputs_embeds=inputs_embeds,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            past_key_values=past_key_values,
-            use_cache=use_cache,
-            **kwargs,
-        )
+        """Hidden states of the decoder `[B, L, H]`.
+
+        A bridge takes prompt ids with placeholders for the speech, or `inputs_embeds`; an encoder-decoder
+        the speech and `decoder_input_ids`.
+        """
+        return self.family.hidden(self, _given(locals()))
 
 
 class SpeechLLMForConditionalGeneration(SpeechGenerationMixin, SpeechLLMPreTrainedModel):
@@ -281,14 +284,16 @@ class SpeechLLMForConditionalGeneration(SpeechGenerationMixin, SpeechLLMPreTrain
         self, config: SpeechLLMConfig, audio_tower=None, causal_lm: Any = None, embedding_rms: float = 1.0
     ):
         super().__init__(config)
-        causal_lm = causal_lm or AutoModelForCausalLM.from_config(config.text_config)
-        check_head(causal_lm)
-        self.model = SpeechLLMModel(config, audio_tower, causal_lm.base_model, embedding_rms)
+        family = decoder_family(config)
+        if causal_lm is None:
+            audio_tower, causal_lm = family.build(config, with_head=True)
+        family.check_head(causal_lm)
+        self.model = SpeechLLMModel(config, audio_tower, causal_lm, embedding_rms)
         self.lm_head = causal_lm.get_output_embeddings()
         # The stock class goes on running its own head, because some scale or cap the logits there, each in
         # its own way. It is not registered: its parts are, as `model.language_model` and `lm_head`.
         object.__setattr__(self, "causal_lm", causal_lm)
-        self._tied_weights_keys = ties_of(causal_lm, self.lm_head)
+        self._tied_weights_keys = family.ties(causal_lm, self.lm_head)
         self.post_init()
 
     def get_output_embeddings(self):
@@ -304,29 +309,22 @@ class SpeechLLMForConditionalGeneration(SpeechGenerationMixin, SpeechLLMPreTrain
         past_key_values=None,
         inputs_embeds=None,
         labels=None,
+        decoder_prompt_ids=None,
+        decoder_prompt_mask=None,
+        decoder_input_ids=None,
+        decoder_attention_mask=None,
+        encoder_outputs=None,
         use_cache=None,
         logits_to_keep=0,
         **kwargs,
-    ) -> CausalLMOutputWithPast:
-        """Logits `[B, L, V]`, and the loss where `labels` `[B, L]` are given (-100 is not scored)."""
-        auxiliary_loss = None
-        if inputs_embeds is None:
-            inputs_embeds, auxiliary_loss = self.model.embed_prompt(
-                input_ids, input_features, input_features_mask, past_key_values
-            )
-        outputs = self.causal_lm(
-            inputs_embeds=inputs_embeds,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            past_key_values=past_key_values,
-            use_cache=use_cache,
-            labels=labels,
-            logits_to_keep=logits_to_keep,
-            **kwargs,
-        )
-        if labels is not None and auxiliary_loss is not None:
-            outputs.loss = outputs.loss + auxiliary_loss
-        return outputs
+    ):
+        """Logits `[B, L, V]`, and the loss where `labels` `[B, L]` are given (-100 is not scored).
+
+        A bridge takes what `SpeechLLMModel` does. An encoder-decoder takes the speech and either
+        `decoder_input_ids`, or `decoder_prompt_ids` `[B, P]` (padded on the left) and `labels`, which go on
+        where the prompt ends.
+        """
+        return self.model.family.logits(self, _given(locals()))
 
     def create_masks_for_generate(self, config, **kwargs):
         """Masks for a static cache, as the decoder makes them: by its own config and in its own way."""
@@ -334,25 +332,7 @@ class SpeechLLMForConditionalGeneration(SpeechGenerationMixin, SpeechLLMPreTrain
         return own(config=self.causal_lm.config, **kwargs)
 
 
-def ties_of(causal_lm, head: nn.Module) -> dict[str, str]:
-    """A stock causal model's tied weights, by their names in `SpeechLLMForConditionalGeneration`."""
-    prefix = f"{causal_lm.base_model_prefix}."
-    head_name = next(name for name, module in causal_lm.named_modules() if module is head)
-    return {
-        key.replace(f"{head_name}.", "lm_head.", 1): f"model.language_model.{source.removeprefix(prefix)}"
-        for key, source in causal_lm.all_tied_weights_keys.items()
-    }
-
-
-def check_head(causal_lm) -> None:
-    """Raise `ValueError` for a causal model that this package could only hold in part."""
-    kind = type(causal_lm).__name__
-    if "past_key_values" not in inspect.signature(causal_lm.forward).parameters:
-        raise ValueError(f"{kind} keeps no key-value cache, without which nothing is decoded here")
-    head = causal_lm.get_output_embeddings()
-    held = {id(parameter) for part in (causal_lm.base_model, head) for parameter in part.parameters()}
-    loose = [name for name, parameter in causal_lm.named_parameters() if id(parameter) not in held]
-    if loose:
-        raise ValueError(
-            f"{kind} has a head of several layers ({loose[0]} and others), which is not supported"
-        )
+def _given(arguments: dict) -> dict:
+    """A method's arguments by name, without itself; those of `**kwargs` beside the others."""
+    rest = arguments.pop("kwargs")
+    return {name: value for name, value in arguments.items() if name != "self"} | rest

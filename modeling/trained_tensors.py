@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers.utils import cached_file
 
 WEIGHTS = "model.safetensors"
@@ -27,6 +27,13 @@ def read_tensors(name, fetch: dict, only_check: bool = False) -> dict[str, torch
     shards = sorted(set(json.loads(Path(str(index)).read_text())["weight_map"].values()))
     paths = [str(cached_file(name, shard, **fetch)) for shard in shards]
     return {key: tensor for path in paths for key, tensor in _read(path).items()}
+
+
+def write_empty_weights(folder) -> None:
+    """Where nothing was trained the stock method writes no file, and a checkpoint without one is damaged."""
+    folder = Path(folder)
+    if not any((folder / name).exists() for name in (WEIGHTS, f"{WEIGHTS}.index.json")):
+        save_file({}, str(folder / WEIGHTS), metadata={"format": "pt"})
 
 
 def _read(path: str) -> dict[str, torch.Tensor]:

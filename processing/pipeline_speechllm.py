@@ -16,6 +16,7 @@ from ..configuration.configuration_strict import suggest
 from ..configuration.encoder_specs import encoder_spec
 from .audio_reading import open_audio
 from .audio_segments import Segment, split_audio
+from .clip_requests import REQUESTS
 from .memory_release import release_freed_memory
 from .processing_speechllm import SpeechLLMProcessor, is_batch
 
@@ -52,6 +53,7 @@ class TranscriptionOptions:
     return_timestamps: bool | str = False
     return_language: bool = False
     return_confidence: bool = False
+    routing: str | None = None
     chunk_length_s: float | None = None
     batch_size: int = DEFAULT_BATCH_SIZE
     sampling_rate: int | None = None
@@ -59,7 +61,7 @@ class TranscriptionOptions:
     generate_kwargs: dict = field(default_factory=dict)
 
     def __post_init__(self):
-        for name in ("language", "task", "prompt"):
+        for name in ("language", "task", "prompt", "routing"):
             value = getattr(self, name)
             if not (value is None or isinstance(value, str)):
                 raise ValueError(f"{name} is one text for all that is transcribed, not {value!r}")
@@ -82,13 +84,21 @@ class Piece:
 
     segment: Segment
     text: str = ""
+    # Its parts, in seconds from its start; none where nothing was said.
+    spans: list[tuple[float, float, str]] = field(default_factory=list)
     confidence: float | None = None
+    language: str | None = None
+    language_scores: dict[str, float] | None = None
     guarded: str | None = None
     error: str | None = None
 
     @property
     def timestamp(self) -> tuple[float, float]:
-        return (round(self.segment.start, 3), round(self.segment.end, 3))
+        return self.times(0.0, self.segment.duration)
+
+    def times(self, start: float, end: float) -> tuple[float, float]:
+        """A stretch of the segment as times in the source."""
+        return (round(self.segment.start + start, 3), round(self.segment.start + end, 3))
 
     def release(self) -> None:
         """Forget the sound: what was heard is no longer needed, and an hour of it would be much."""
@@ -115,6 +125,7 @@ class SpeechLLMPipeline(AutomaticSpeechRecognitionPipeline):
                 "SpeechLLMPipeline needs processor=..., the SpeechLLMProcessor of the checkpoint"
             )
         processor.check_matches(model.config)
+        self.requests = REQUESTS[processor.family](processor)
         super().__init__(model=model, processor=processor, **kwargs)
         if self._batch_size is not None:
             self._forward_params = {"batch_size": self._batch_size, **self._forward_params}
@@ -226,9 +237,12 @@ class SpeechLLMPipeline(AutomaticSpeechRecognitionPipeline):
             inputs = self.processor.apply_transcription_request(
                 [piece.segment.waveform for piece in batch], options.language, options.prompt, options.task
             ).to(self.model.device)
-            generate = {**options.generate_kwargs, "return_dict_in_generate": True}
+            asked = self.requests.generation(bool(options.return_timestamps))
+            if options.routing is not None:
+                asked["routing"] = options.routing
+            generate = {**asked, **options.generate_kwargs, "return_dict_in_generate": True}
             outputs = self.model.generate(**inputs, **generate)
-        new_ids = outputs.sequences[:, inputs["input_ids"].shape[1] :]
+        new_ids = self.requests.new_ids(outputs, inputs)
         if len(new_ids) != len(batch):
             raise ValueError("the pipeline gives one text a clip; set num_return_sequences to 1")
         texts = self.processor.batch_decode(new_ids)
@@ -240,6 +254,11 @@ class SpeechLLMPipeline(AutomaticSpeechRecognitionPipeline):
         for row, piece in enumerate(batch):
             piece.text = texts[row].strip()
             piece.confidence = confidences[row]
+            if options.return_timestamps:
+                piece.spans = self.requests.spans(new_ids[row].tolist(), piece.segment.duration)
+            for name in ("language", "language_scores"):
+                found = outputs.get(name)
+                setattr(piece, name, None if found is None else found[row])
             piece.guarded = next(
                 (name for name, rows in guards.items() if rows is not None and bool(rows[row])), None
             )
@@ -251,9 +270,8 @@ class SpeechLLMPipeline(AutomaticSpeechRecognitionPipeline):
             return {"error": pieces[-1].error}
         result: dict = {"text": joined([piece.text for piece in pieces if piece.text])}
         if options.return_timestamps:
-            result["chunks"] = [self._chunk(piece, options) for piece in pieces]
-        if options.return_language:
-            result["language"] = options.language
+            result["chunks"] = [chunk for piece in pieces for chunk in self._chunks(piece, options)]
+        result |= self._language(pieces, options)
         if options.return_confidence:
             known = [piece.confidence for piece in pieces if piece.confidence is not None]
             result["confidence"] = float(np.mean(known)) if known else None
@@ -262,11 +280,34 @@ class SpeechLLMPipeline(AutomaticSpeechRecognitionPipeline):
         ]
         return {**result, "guarded": guarded} if guarded else result
 
-    def _chunk(self, piece: Piece, options: TranscriptionOptions) -> dict:
-        chunk: dict = {"text": piece.text, "timestamp": piece.timestamp}
-        if options.return_confidence:
-            chunk["confidence"] = piece.confidence
-        return chunk
+    def _chunks(self, piece: Piece, options: TranscriptionOptions) -> Iterator[dict]:
+        """A segment, or its parts where the decoder wrote their times."""
+        spans = piece.spans or [(0.0, piece.segment.duration, piece.text)]
+        for start, end, text in spans:
+            chunk: dict = {"text": text, "timestamp": piece.times(start, end)}
+            if options.return_confidence:
+                chunk["confidence"] = piece.confidence
+            if options.return_language and piece.language is not None:
+                chunk["language"] = piece.language
+            yield chunk
+
+    def _language(self, pieces: list[Piece], options: TranscriptionOptions) -> dict:
+        """The language of most of a source, and the mean of the router's scores, weighted by duration."""
+        if not options.return_language and all(piece.language_scores is None for piece in pieces):
+            return {}
+        seconds: collections.Counter = collections.Counter()
+        scores: collections.Counter = collections.Counter()
+        routed = 0.0
+        for piece in pieces:
+            if piece.language is not None:
+                seconds[piece.language] += piece.segment.duration
+            for label, score in (piece.language_scores or {}).items():
+                scores[label] += score * piece.segment.duration
+            routed += piece.segment.duration if piece.language_scores else 0.0
+        language = max(seconds, key=seconds.__getitem__) if seconds else options.language
+        if not routed:
+            return {"language": language}
+        return {"language": language, "language_scores": {k: v / routed for k, v in scores.items()}}
 
     def save_pretrained(self, save_directory, **kwargs) -> None:
         """Save the model and its processor; together they load as this pipeline."""

@@ -11,12 +11,14 @@ from transformers import AutoFeatureExtractor, AutoTokenizer, BatchFeature, Proc
 
 from ..configuration.base_resolution import hub_arguments, load_base
 from ..configuration.configuration_prompt import AUDIO_TOKEN, prompt_config, starts_with_bos
-from ..configuration.configuration_speechllm import SpeechLLMConfig, add_audio_token
+from ..configuration.configuration_speechllm import SpeechLLMConfig
 from ..configuration.configuration_strict import refuse_unknown
+from ..configuration.decoder_families import DECODER_FAMILIES
 from ..configuration.encoder_specs import encoder_spec
 from ..configuration.speech_lengths import chain_length, check_steps
 from ..configuration.writing import replacing_files
 from .audio_reading import read_audio
+from .clip_requests import REQUESTS, one_a_clip
 from .speech_features import extract_features
 
 # Shorter clips are followed by silence: no encoder's convolutions reach a frame in less.
@@ -34,7 +36,8 @@ class SpeechLLMProcessor(ProcessorMixin):
     """The encoder's feature extractor and the decoder's tokenizer, with the prompt and lengths between them.
 
     `feature_steps` (samples -> model inputs) and `input_steps` (model inputs -> speech tokens) are chains for
-    `chain_length`; `prompt` holds the fields of `PromptConfig`. `from_bases` fills all of them.
+    `chain_length`; `prompt` holds the fields of `PromptConfig`; `family` is that of the model's adapter.
+    `from_bases` fills all of them.
     """
 
     def __init__(
@@ -45,15 +48,21 @@ class SpeechLLMProcessor(ProcessorMixin):
         prompt=None,
         feature_steps=None,
         input_steps=None,
+        family="bridge",
     ):
         if not input_steps:
             raise ValueError(
                 "this is no processor of a speech LLM: it has no lengths; make one with "
                 "SpeechLLMProcessor.from_bases, or load it from a saved checkpoint"
             )
-        add_audio_token(tokenizer)
+        if family not in DECODER_FAMILIES:
+            raise ValueError(
+                f"no family {family!r} of models; there are {', '.join(sorted(DECODER_FAMILIES))}"
+            )
+        self.family = family
+        DECODER_FAMILIES[family].prepare(tokenizer)
         self.audio_token = AUDIO_TOKEN
-        self.audio_token_id = tokenizer.convert_tokens_to_ids(AUDIO_TOKEN)
+        self.audio_token_id = tokenizer.get_vocab().get(AUDIO_TOKEN)
         self.prompt = prompt_config(prompt).to_diff_dict()
         self.feature_steps = feature_steps or []
         self.input_steps = input_steps
@@ -62,7 +71,7 @@ class SpeechLLMProcessor(ProcessorMixin):
 
     @classmethod
     def from_bases(
-        cls, encoder: str, decoder: str, adapter: str = "mlp", bases=None, **fields
+        cls, encoder: str, decoder: str | None = None, adapter: str = "mlp", bases=None, **fields
     ) -> "SpeechLLMProcessor":
         """The processor for `SpeechLLMForConditionalGeneration.from_bases` with the same arguments."""
         # Arguments that say how to load weights concern the model alone.
@@ -86,6 +95,7 @@ class SpeechLLMProcessor(ProcessorMixin):
             prompt=config.prompt_config.to_diff_dict(),
             feature_steps=feature_steps,
             input_steps=config.input_steps,
+            family=config.adapter_config.family,
         )
 
     @property
@@ -95,7 +105,7 @@ class SpeechLLMProcessor(ProcessorMixin):
 
     @property
     def model_input_names(self) -> list[str]:
-        return ["input_ids", "attention_mask", "input_features", "input_features_mask"]
+        return [*REQUESTS[self.family].INPUT_NAMES, "input_features", "input_features_mask"]
 
     def num_audio_tokens(self, samples: int) -> int:
         """Placeholders that a clip of so many samples takes in the prompt."""
@@ -131,17 +141,17 @@ class SpeechLLMProcessor(ProcessorMixin):
             raise ValueError("nothing to process: pass audio, text or both")
         waveforms = None if audio is None else self.read_clips(audio, sampling_rate)
         texts = [text] if isinstance(text, str) else text
-        return BatchFeature(self._inputs(waveforms, texts, padding_side), tensor_type=return_tensors)
+        return BatchFeature(self.inputs(waveforms, texts, padding_side), tensor_type=return_tensors)
 
-    def _inputs(self, waveforms: list[np.ndarray] | None, texts, side: str) -> dict[str, torch.Tensor]:
+    def inputs(self, waveforms: list[np.ndarray] | None, texts, side: str) -> dict[str, torch.Tensor]:
         """Model inputs for waveforms at the encoder's rate, for texts with audio slots, or for both."""
         data: dict[str, torch.Tensor] = {}
         counts: list[int] = []
         if waveforms is not None:
-            data, counts = self._speech(waveforms)
+            data, counts = self.speech(waveforms)
         if texts is None:
             return data
-        return data | self._pad([self._ids(text) for text in self._with_placeholders(texts, counts)], side)
+        return data | self.pad_rows([self.ids(text) for text in self.with_placeholders(texts, counts)], side)
 
     def read_clips(self, audio, sampling_rate=None) -> list[np.ndarray]:
         """One clip or a list of clips as float32 waveforms at the encoder's rate."""
@@ -150,7 +160,7 @@ class SpeechLLMProcessor(ProcessorMixin):
             raise ValueError("no clips to process: the list is empty")
         return [read_audio(clip, self.sampling_rate, sampling_rate) for clip in clips]
 
-    def _speech(self, waveforms: list[np.ndarray]) -> tuple[dict[str, torch.Tensor], list[int]]:
+    def speech(self, waveforms: list[np.ndarray]) -> tuple[dict[str, torch.Tensor], list[int]]:
         """Features and mask of clips, and how many speech tokens each will be."""
         shortest = round(MINIMUM_SECONDS * self.sampling_rate)
         padded = [np.pad(w, (0, shortest - len(w))) if len(w) < shortest else w for w in waveforms]
@@ -158,7 +168,7 @@ class SpeechLLMProcessor(ProcessorMixin):
         counts = chain_length(mask.sum(-1), self.input_steps).tolist()
         return {"input_features": features, "input_features_mask": mask}, counts
 
-    def _with_placeholders(self, texts: list[str], counts: list[int]) -> list[str]:
+    def with_placeholders(self, texts: list[str], counts: list[int]) -> list[str]:
         """Widen each text's audio slot to as many placeholders as its clip has tokens."""
         slots = sum(text.count(AUDIO_TOKEN) for text in texts)
         if slots != len(counts):
@@ -170,11 +180,11 @@ class SpeechLLMProcessor(ProcessorMixin):
             widened.append(head + "".join(AUDIO_TOKEN * next(remaining) + part for part in parts))
         return widened
 
-    def _ids(self, text: str) -> list[int]:
+    def ids(self, text: str) -> list[int]:
         # The prompt is rendered whole, specials included: the tokenizer adds none.
         return self.tokenizer(text, add_special_tokens=False).input_ids
 
-    def _pad(
+    def pad_rows(
         self, rows: list[list[int]], side: str, labels: list[list[int]] | None = None
     ) -> dict[str, torch.Tensor]:
         size = max(map(len, rows))
@@ -197,9 +207,9 @@ class SpeechLLMProcessor(ProcessorMixin):
 
         `language`, `prompt` (words that may occur) and `task` are one for all clips or a list, one a clip.
         """
+        request = REQUESTS[self.family](self)
         clips = self.read_clips(audio, sampling_rate)
-        texts = self._requests(len(clips), language, prompt, task)
-        return BatchFeature(self._inputs(clips, texts, "left"), tensor_type=return_tensors)
+        return request.transcription(clips, language, prompt, task, return_tensors)
 
     def apply_training_request(
         self, audio, target, language=None, prompt=None, task="transcribe", sampling_rate=None
@@ -209,30 +219,8 @@ class SpeechLLMProcessor(ProcessorMixin):
         Labels are -100 on prompt, speech and padding; rows are padded on the right.
         """
         clips = self.read_clips(audio, sampling_rate)
-        targets = _one_a_clip("targets", [target] if isinstance(target, str) else target, len(clips))
-        if any(AUDIO_TOKEN in answer for answer in targets):
-            raise ValueError(f"a target holds the audio slot {AUDIO_TOKEN}, which only prompts may")
-        features, counts = self._speech(clips)
-        texts = self._with_placeholders(self._requests(len(clips), language, prompt, task), counts)
-        prompts = [self._ids(text) for text in texts]
-        answers = [self._ids(answer) + [self.tokenizer.eos_token_id] for answer in targets]
-        rows = [before + after for before, after in zip(prompts, answers, strict=True)]
-        labels = [[-100] * len(before) + after for before, after in zip(prompts, answers, strict=True)]
-        return BatchFeature({**self._pad(rows, "right", labels), **features})
-
-    def _requests(self, count: int, language, prompt, task) -> list[str]:
-        """The prompts of `count` clips, each with one audio slot."""
-        layout = prompt_config(self.prompt)
-        slots = zip(
-            _one_a_clip("languages", language, count),
-            _one_a_clip("prompts", prompt, count),
-            _one_a_clip("tasks", task, count),
-            strict=True,
-        )
-        return [
-            layout.render(self.tokenizer, language=one, context=words, task=kind or "transcribe")
-            for one, words, kind in slots
-        ]
+        targets = one_a_clip("targets", [target] if isinstance(target, str) else target, len(clips))
+        return REQUESTS[self.family](self).training(clips, targets, language, prompt, task)
 
     def apply_chat_template(  # type: ignore[override]
         self,
@@ -296,15 +284,6 @@ class SpeechLLMProcessor(ProcessorMixin):
 def is_batch(audio) -> bool:
     """Whether `audio` is a list of clips, and not one clip given as a list of samples."""
     return isinstance(audio, (list, tuple)) and not (len(audio) > 0 and isinstance(audio[0], Real))
-
-
-def _one_a_clip(name: str, value, count: int) -> list:
-    """`value` for every clip, or as it is where it is a list."""
-    if not isinstance(value, (list, tuple)):
-        return [value] * count
-    if len(value) != count:
-        raise ValueError(f"{len(value)} {name} for {count} clips; give one a clip")
-    return list(value)
 
 
 def _flatten_content(content, clips: list) -> str:

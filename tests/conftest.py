@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import numpy as np
 import pytest
 import torch
-from tiny_bases import DECODERS, ENCODER_NAMES, save_decoder, save_encoder
+from tiny_bases import DECODERS, ENCODER_NAMES, save_decoder, save_encoder, save_encoder_decoder
 
 torch.set_num_threads(1)
 
@@ -23,6 +23,7 @@ def bases(tmp_path_factory) -> Path:
         save_encoder(name, root / f"tiny--{name}")
     for name in DECODERS:
         save_decoder(name, root / f"tiny--{name}")
+    save_encoder_decoder(root / "tiny--whisper_asr")
     return root
 
 
@@ -54,6 +55,20 @@ def compose(bases):
         names = (f"tiny/{encoder}", f"tiny/{decoder}", adapter)
         model = SpeechLLMForConditionalGeneration.from_bases(*names, bases=bases, **arguments)
         return model, SpeechLLMProcessor.from_bases(*names, bases=bases, **arguments)
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def compose_whisper(bases):
+    """`compose_whisper(adapter, **fields)` -> `(model, processor)` of a tiny Whisper."""
+    from speechllm import SpeechLLMForConditionalGeneration, SpeechLLMProcessor
+
+    def build(adapter="cross_attention", **fields):
+        torch.manual_seed(7)
+        named = {"adapter": adapter, "bases": bases, **fields}
+        model = SpeechLLMForConditionalGeneration.from_bases("tiny/whisper_asr", **named)
+        return model, SpeechLLMProcessor.from_bases("tiny/whisper_asr", **named)
 
     return build
 

@@ -10,6 +10,7 @@ from transformers import (
     CohereConfig,
     FalconH1Config,
     Gemma2Config,
+    GenerationConfig,
     GPT2Config,
     GraniteConfig,
     HubertConfig,
@@ -89,6 +90,69 @@ def _whisper():
         begin_suppress_tokens=None,
     )  # fmt: skip
     return WhisperForConditionalGeneration(config), WhisperFeatureExtractor()
+
+
+WHISPER_LANGUAGES = ("en", "it", "fr", "be", "el")
+TIMESTAMPS = 1501
+
+
+def whisper_tokenizer() -> PreTrainedTokenizerFast:
+    """Bytes and Whisper's specials: languages, tasks, timestamps."""
+    tasks = ["translate", "transcribe", "startoflm", "startofprev", "nospeech", "notimestamps"]
+    names = ["endoftext", "startoftranscript", *WHISPER_LANGUAGES, *tasks]
+    specials = [f"<|{name}|>" for name in names] + [f"<|{step * 0.02:.2f}|>" for step in range(TIMESTAMPS)]
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: index for index, token in enumerate(alphabet + specials)}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    end = "<|endoftext|>"
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=end, bos_token=end, pad_token=end)
+    fast.add_special_tokens({"extra_special_tokens": specials[1:]})
+    return fast
+
+
+def save_encoder_decoder(folder: Path, width: int = 32, mel: int = 80) -> str:
+    """Save a tiny random Whisper with tokenizer and generation settings; the folder."""
+    torch.manual_seed(50)
+    tokenizer = whisper_tokenizer()
+    ids = tokenizer.get_vocab()
+    end, start = ids["<|endoftext|>"], ids["<|startoftranscript|>"]
+    config = WhisperConfig(
+        d_model=width, encoder_layers=3, decoder_layers=2, encoder_attention_heads=4,
+        decoder_attention_heads=4, encoder_ffn_dim=48, decoder_ffn_dim=48, num_mel_bins=mel,
+        vocab_size=len(tokenizer), pad_token_id=end, bos_token_id=end, eos_token_id=end,
+        decoder_start_token_id=start, suppress_tokens=None, begin_suppress_tokens=None,
+    )  # fmt: skip
+    model = WhisperForConditionalGeneration(config)
+    with torch.no_grad():
+        # As for the decoders below: louder weights say many tokens, and hear the difference of clips.
+        for name, parameter in model.named_parameters():
+            if parameter.dim() > 1 and "embed_positions" not in name:
+                parameter.mul_(8.0)
+        # Text is what comparisons are made of; timestamps would be most of the vocabulary.
+        model.model.decoder.embed_tokens.weight[-TIMESTAMPS:].mul_(0.1)
+    # A fresh one: the model's own is derived from its config once more wherever it is loaded.
+    model.generation_config = GenerationConfig(
+        decoder_start_token_id=start,
+        eos_token_id=end,
+        pad_token_id=end,
+        bos_token_id=end,
+        is_multilingual=True,
+        lang_to_id={f"<|{code}|>": ids[f"<|{code}|>"] for code in WHISPER_LANGUAGES},
+        task_to_id={task: ids[f"<|{task}|>"] for task in ("transcribe", "translate")},
+        no_timestamps_token_id=ids["<|notimestamps|>"],
+        prev_sot_token_id=ids["<|startofprev|>"],
+        suppress_tokens=[5, 6, 7],
+        begin_suppress_tokens=[3, end],
+        max_initial_timestamp_index=50,
+        max_length=448,
+        return_timestamps=False,
+    )
+    model.save_pretrained(folder)
+    WhisperFeatureExtractor(feature_size=mel).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
 
 
 def _speecht5():

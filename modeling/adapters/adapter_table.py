@@ -1,8 +1,10 @@
-"""The bridge adapters by name. A new one is a line here, and one in the table of their configs."""
+"""The adapters by name. A new one is a line here, and one in the table of their configs."""
 
 from ...configuration.configuration_adapters import AdapterConfig
 from .adapter_base import SpeechAdapter
 from .adapter_conv import ConvAdapter
+from .adapter_cross_attention import CrossAttentionAdapter, DecoderAdapter
+from .adapter_dual_attention import DualAttentionAdapter
 from .adapter_mlp import MLPAdapter
 from .adapter_moe import MoEAdapter
 from .adapter_prefix import PrefixAdapter
@@ -16,6 +18,12 @@ ADAPTERS: dict[str, type[SpeechAdapter]] = {
     "conv": ConvAdapter,
     "qformer": QFormerAdapter,
     "moe": MoEAdapter,
+}
+
+# Those that live inside an encoder-decoder.
+DECODER_ADAPTERS: dict[str, type[DecoderAdapter]] = {
+    "cross_attention": CrossAttentionAdapter,
+    "dual_attention": DualAttentionAdapter,
 }
 
 

@@ -1,6 +1,6 @@
 """Whisper's encoder on the clip's real length, with a mask, instead of on 30 s."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -13,18 +13,39 @@ from ...configuration.speech_lengths import chain_length
 from ..length_masks import mask_if_padded
 
 
+class LayerInputs(NamedTuple):
+    """What goes through the layers: states `[B, T, D]`, their mask, and each clip's frames `[B]`."""
+
+    states: torch.Tensor
+    mask: Any
+    frames: torch.Tensor
+
+
 class SpeechWhisperEncoder(WhisperEncoder):
     """Stock weights; `forward` takes any length up to the positions that Whisper has."""
 
     KEY_MAPPING = {r"^(model\.)?encoder\.": ""}
     QUANTIZABLE = True
 
-    def forward(self, input_features, lengths, pad_to_maximum: bool = False, **kwargs) -> BaseModelOutput:
+    def forward(
+        self, input_features, lengths=None, pad_to_maximum: bool = False, cut: bool = True, **kwargs
+    ) -> BaseModelOutput:
         """Log-mel `[B, mel, T]`, right-padded, with lengths `[B]` -> states `[B, frames, D]`.
 
-        `pad_to_maximum` runs the stock 30 s, silence attended, as Whisper was trained; the frames past each
-        clip are dropped again.
+        Without lengths every clip is as long as the batch. `pad_to_maximum` runs the stock 30 s, silence
+        attended, as Whisper was trained; `cut` drops the frames past the longest clip again.
         """
+        if lengths is None:
+            size = input_features.shape[2]
+            lengths = torch.full((len(input_features),), size, device=input_features.device)
+        inputs = self.embed(input_features, lengths, pad_to_maximum)
+        states = self.finish(self.run_layers(inputs, 0, len(self.layers)))
+        if cut:
+            states = states[:, : int(inputs.frames.max())]
+        return BaseModelOutput(last_hidden_state=states)
+
+    def embed(self, input_features, lengths, pad_to_maximum: bool = False) -> LayerInputs:
+        """What enters the first layer."""
         frames = chain_length(lengths, encoder_spec(self.config).frame_steps(self.config))
         if pad_to_maximum:
             input_features, lengths = self._pad_with_silence(input_features)
@@ -36,9 +57,18 @@ class SpeechWhisperEncoder(WhisperEncoder):
         mask: Any = mask_if_padded(frames, size) if not pad_to_maximum else None
         if mask is not None:
             mask = create_bidirectional_mask(config=self.config, inputs_embeds=states, attention_mask=mask)
-        for layer in self.layers:
-            states = layer(states, mask)
-        return BaseModelOutput(last_hidden_state=self.layer_norm(states)[:, : int(frames.max())])
+        return LayerInputs(states, mask, frames)
+
+    def run_layers(self, inputs: LayerInputs, start: int, stop: int) -> LayerInputs:
+        """The layers from `start` up to, without, `stop`."""
+        states = inputs.states
+        for layer in self.layers[start:stop]:
+            states = layer(states, inputs.mask)
+        return inputs._replace(states=states)
+
+    def finish(self, inputs: LayerInputs) -> torch.Tensor:
+        """States `[B, T, D]` after the last layer as a decoder reads them."""
+        return self.layer_norm(inputs.states)
 
     def _convolve(self, features: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """`[B, mel, T]` -> `[B, ceil(T / 2), D]`; each clip ends in zeros, as it does alone."""

@@ -219,7 +219,7 @@ def edit(folder, **settings):
     ("settings", "message"),
     [
         ({"lora_alpha": 99}, "lora_alpha=99, the model's 6"),
-        ({"r": 3}, "r=3, the model's 4"),
+        ({"r": 3}, "has rank 4, its settings say 3"),
         ({"use_dora": True}, "no plain LoRA: its use_dora is True"),
         ({"use_rslora": True}, "no plain LoRA"),
         ({"bias": "all"}, "no plain LoRA"),
@@ -234,6 +234,26 @@ def test_folder_that_means_something_else_is_refused(compose, tmp_path, settings
     with pytest.raises(ValueError, match=message) as refusal:
         model.load_lora("decoder", tmp_path)
     assert "\n" not in str(refusal.value)
+
+
+def test_folder_of_another_rank_than_the_models_is_refused(compose, tmp_path):
+    slot = {**LORA["decoder"], "r": 2}
+    compose(lora_config={"decoder": slot})[0].save_lora("decoder", tmp_path)
+    with pytest.raises(ValueError, match="r=2, the model's 4"):
+        compose(lora_config=LORA)[0].load_lora("decoder", tmp_path)
+
+
+def test_only_the_layers_that_are_named_are_wrapped(compose, tmp_path):
+    slot = {"r": 2, "layers_to_transform": [1]}
+    model = shake_lora(compose(lora_config={"decoder": slot})[0])
+    wrapped = {name for name, module in model.named_modules() if isinstance(module, LoraLinear)}
+    assert wrapped == {f"model.language_model.layers.1.self_attn.{name}" for name in ("q_proj", "v_proj")}
+    model.save_lora("decoder", tmp_path)
+    again, _ = compose()
+    again.load_lora("decoder", tmp_path)
+    assert again.config.lora_config["decoder"].layers_to_transform == [1]
+    with torch.no_grad():
+        assert torch.equal(again(input_ids=IDS).logits, model(input_ids=IDS).logits)
 
 
 def test_folder_of_another_base_is_refused_and_changes_nothing(compose, tmp_path):

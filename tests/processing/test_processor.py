@@ -11,6 +11,7 @@ from speechllm.configuration.configuration_prompt import AUDIO_TOKEN
 from speechllm.configuration.configuration_speechllm import SpeechLLMConfig
 from speechllm.modeling.adapters.adapter_table import ADAPTERS
 from speechllm.modeling.base_loading import LOADING_ARGUMENTS
+from speechllm.processing.clip_requests import BridgeRequests
 from speechllm.processing.processing_speechllm import MINIMUM_SECONDS, MODEL_ARGUMENTS
 from tiny_bases import DECODERS, ENCODER_NAMES
 from transformers import AutoProcessor
@@ -235,7 +236,7 @@ def test_features_have_one_name_whatever_the_encoder(compose, clips, encoder):
 def test_prompts_padded_on_either_side_give_the_same_text(parts, clips):
     model, processor = parts
     texts = [processor.apply_transcription_request(clip) for clip in clips[:3]]
-    prompts = [processor._requests(1, None, None, None)[0]] * 3
+    prompts = BridgeRequests(processor).texts(3, None, None, None)
     rows = []
     for side in ("left", "right"):
         inputs = processor(clips[:3], text=prompts, padding_side=side)

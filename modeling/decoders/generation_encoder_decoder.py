@@ -1,0 +1,213 @@
+"""`generate` of an encoder-decoder: what the tokens before a transcript say, row by row, then decoding."""
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from transformers import GenerationMixin
+from transformers.generation.logits_process import WhisperTimeStampLogitsProcessor
+from transformers.modeling_outputs import BaseModelOutput
+
+from ...configuration.whisper_tokens import WhisperTokens
+from ..greedy_rows import SpeechGenerateOutput
+from ..length_masks import input_lengths, mask_if_padded
+from .long_form import STOCK_ARGUMENTS, transcribe_long
+
+# What is put together of groups of rows that were decoded apart.
+ROW_FIELDS = ("sequences", "token_logprobs", "looped", "exhausted")
+
+
+@dataclass
+class Request:
+    """What the caller wants of every clip."""
+
+    tokens: WhisperTokens
+    languages: list[str | None]
+    task: str | None
+    timestamps: bool
+    context: list[int]
+    prompt_ids: torch.Tensor | None  # [B, P], a whole prompt instead of all that
+    prompt_mask: torch.Tensor | None
+
+    def prompts(self, rows: list[int], device) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Decoder prompts of some clips, `[rows, P]`, and their mask where they differ in length."""
+        if self.prompt_ids is not None:
+            mask = None if self.prompt_mask is None else self.prompt_mask[rows]
+            return self.prompt_ids[rows], mask
+        made = [
+            self.tokens.prompt(self.languages[row], self.task, self.timestamps, self.context) for row in rows
+        ]
+        return torch.tensor(made, device=device), None
+
+
+def transcribe(
+    model,
+    input_features=None,
+    input_features_mask=None,
+    language=None,
+    task=None,
+    prompt_ids=None,
+    return_timestamps=False,
+    decoder_prompt_ids=None,
+    decoder_prompt_mask=None,
+    labels=None,
+    generation_config=None,
+    stop_loops=True,
+    **kwargs,
+):
+    """New ids `[B, N]` for a batch of clips.
+
+    `language`: a code or name, or one a clip; without it the base detects it. `task`: "transcribe" or
+    "translate". `prompt_ids` `[P]`: text that came before, or words that may occur. `return_timestamps` lets
+    timestamp tokens stand among the ids. `decoder_prompt_ids` `[B, P]` say all of that by themselves;
+    `labels`, as an evaluating trainer passes them, are not looked at.
+    """
+    if input_features is None:
+        raise ValueError("nothing to listen to: pass input_features")
+    stock = {name: kwargs.pop(name) for name in STOCK_ARGUMENTS if kwargs.get(name) is not None}
+    settings, arguments, limited = model.settled(generation_config, kwargs, 0)
+    if decoder_prompt_ids is None:
+        decoder_prompt_ids = arguments.pop("decoder_input_ids", None)
+    request = Request(
+        tokens=WhisperTokens.from_generation_config(settings),
+        languages=_one_a_clip(language, len(input_features)),
+        task=task,
+        timestamps=bool(return_timestamps),
+        context=[] if prompt_ids is None else torch.as_tensor(prompt_ids).tolist(),
+        prompt_ids=decoder_prompt_ids,
+        prompt_mask=decoder_prompt_mask,
+    )
+    lengths = input_lengths(model.config, input_features, input_features_mask)
+    if stock or int(lengths.max()) > model.config.max_inputs:
+        return transcribe_long(model, input_features, lengths, request, {**kwargs, **stock})
+    decoding = Decoding(model, settings, arguments, limited, stop_loops)
+    return decoding.run(request, input_features, lengths)
+
+
+class Decoding:
+    """One call: clips that are encoded in the same way are decoded together."""
+
+    def __init__(self, model, settings, arguments: dict, limited: bool, stop_loops: bool):
+        self.model, self.settings, self.arguments = model, settings, arguments
+        self.limited, self.stop_loops = limited, stop_loops
+        self.whisper: Any = model.causal_lm
+
+    def run(self, request: Request, features: torch.Tensor, lengths: torch.Tensor):
+        """What `generate` returns."""
+        rows = list(range(len(features)))
+        outputs = self.decode(request, rows, features, lengths, self.model.config.encoder_padding)
+        if self.settings.return_dict_in_generate:
+            outputs.language = request.languages
+        return outputs
+
+    def decode(self, request: Request, rows: list[int], features, lengths, padding: str):
+        """Ids, or an output that holds them, of the clips `rows`, whose features and lengths are given."""
+        states, mask = self._encode(features, lengths, padding)
+        if request.prompt_ids is None:
+            self._detect(request, rows, states, mask)
+        prompt, prompt_mask = request.prompts(rows, states.device)
+        settings, arguments = self._bounded(request, prompt, lengths)
+        if mask is not None:
+            arguments["encoder_attention_mask"] = mask
+        if prompt_mask is not None:
+            arguments["decoder_attention_mask"] = prompt_mask
+        # Not looked at: the stock method warns where it finds none.
+        arguments["attention_mask"] = torch.ones(len(rows), 1, device=states.device)
+        # The stock method fills gaps in its settings from the model's own.
+        self.whisper.generation_config = settings
+        outputs = GenerationMixin.generate(
+            self.whisper,
+            decoder_input_ids=prompt,
+            encoder_outputs=BaseModelOutput(last_hidden_state=states),
+            generation_config=settings,
+            **arguments,
+        )
+        return outputs if "custom_generate" in arguments else _without_prompt(outputs, prompt.shape[1])
+
+    def _encode(self, features, lengths, padding: str):
+        """Encoder states `[rows, T, D]` and their mask."""
+        stock = padding == "max_length"
+        model = self.model.model
+        states = model.run_encoder(features, lengths, pad_to_maximum=stock, cut=not stock)
+        frames = self.model.config.encoder_frames(lengths)
+        return states, None if stock else mask_if_padded(frames, states.shape[1])
+
+    def _detect(self, request: Request, rows: list[int], states, mask) -> None:
+        """Fill in the languages that nobody named, by what the base says first."""
+        codes = list(request.tokens.languages)
+        unknown = [place for place, row in enumerate(rows) if request.languages[row] is None]
+        if not codes or not unknown:
+            return
+        start = torch.full((len(unknown), 1), request.tokens.start, device=states.device)
+        logits = self.whisper(
+            decoder_input_ids=start,
+            encoder_outputs=(states[unknown],),
+            encoder_attention_mask=None if mask is None else mask[unknown],
+            use_cache=False,
+        ).logits[:, -1]
+        ids = torch.tensor([request.tokens.languages[code] for code in codes], device=states.device)
+        for place, best in zip(unknown, logits[:, ids].argmax(-1).tolist(), strict=True):
+            request.languages[rows[place]] = codes[best]
+
+    def _bounded(self, request: Request, prompt: torch.Tensor, lengths: torch.Tensor):
+        """Settings and arguments of one stock call, with every row held to its budget."""
+        settings, arguments = copy.deepcopy(self.settings), dict(self.arguments)
+        room = self.whisper.max_target_positions - prompt.shape[1]
+        if room < 1:
+            raise ValueError(
+                f"a prompt of {prompt.shape[1]} tokens leaves no room for text: this decoder holds "
+                f"{self.whisper.max_target_positions}"
+            )
+        budgets = self.model.token_budgets(self.model.seconds_of(lengths))
+        if self.limited:
+            budgets = torch.full_like(budgets, settings.max_new_tokens)
+        budgets = budgets.clamp(max=room).to(prompt.device)
+        settings.max_length = settings.max_new_tokens = None
+        if request.timestamps:
+            marks = WhisperTimeStampLogitsProcessor(settings, begin_index=prompt.shape[1])
+            arguments["logits_processor"] = [*(arguments.get("logits_processor") or []), marks]
+        if self.model.bound(settings, arguments, budgets, self.stop_loops, prompt.shape[1]):
+            for name, setting in (("never", "suppress_tokens"), ("never_first", "begin_suppress_tokens")):
+                if getattr(settings, setting, None):
+                    arguments[name] = torch.tensor(getattr(settings, setting), device=prompt.device)
+                setattr(settings, setting, None)
+        return settings, arguments
+
+
+def merged(groups: list[tuple[list[int], Any]], pad: int):
+    """Outputs of groups of clips, each with its clips' places, as one output in the order of the clips."""
+    if len(groups) == 1:
+        return groups[0][1]
+    order = torch.tensor([row for rows, _ in groups for row in rows]).argsort()
+    as_dict = not isinstance(groups[0][1], torch.Tensor)
+    together: dict[str, Any] = {}
+    for name in ROW_FIELDS if as_dict else ("sequences",):
+        parts = [getattr(output, name, None) if as_dict else output for _, output in groups]
+        if any(part is None for part in parts):
+            continue
+        filler = pad if name == "sequences" else 0
+        longest = max(part.shape[-1] for part in parts)
+        if parts[0].dim() == 2:
+            parts = [F.pad(part, (0, longest - part.shape[1]), value=filler) for part in parts]
+        # Several sequences of a clip stand side by side.
+        each = len(parts[0]) // len(groups[0][0])
+        places = (order[:, None] * each + torch.arange(each)).flatten().to(parts[0].device)
+        together[name] = torch.cat(parts)[places]
+    return SpeechGenerateOutput(**together) if as_dict else together["sequences"]
+
+
+def _without_prompt(outputs, prompt: int):
+    if isinstance(outputs, torch.Tensor):
+        return outputs[:, prompt:]
+    outputs.sequences = outputs.sequences[:, prompt:]
+    return outputs
+
+
+def _one_a_clip(language, count: int) -> list[str | None]:
+    if language is None or isinstance(language, str):
+        return [language] * count
+    if len(language) != count:
+        raise ValueError(f"{len(language)} languages for {count} clips; give one a clip")
+    return list(language)
