@@ -1,9 +1,11 @@
 """What a language router is: its labels, its head, and how its probabilities become a choice of adapters."""
 
+from collections.abc import Mapping
 from dataclasses import field
 from typing import ClassVar, Literal
 
 from .configuration_strict import StrictConfig, strict_config
+from .encoder_specs import encoder_spec
 
 # A row routed there takes no adapter. No label may be called so: it would be unclear which is meant.
 BASE = "base"
@@ -49,6 +51,10 @@ class RouterConfig(StrictConfig):
     switch_penalty: float | int = 4.0
     median_windows: int = 5
     shortest_segment_seconds: float | int = 0.3
+
+    def anywhere(self) -> "RouterConfig":
+        """This router, reading the encoder's final output, which every encoder has."""
+        return RouterConfig(**{**self.own_values(), "layer": None})
 
     def validate_labels(self):
         if not self.labels:
@@ -109,3 +115,32 @@ class RouterConfig(StrictConfig):
         for fault, names in faults.items():
             if names:
                 raise ValueError(f"families {fault}: {', '.join(names)}; the labels are {self.labels}")
+
+
+def router_config(value) -> RouterConfig | None:
+    """A `RouterConfig` from itself or from a mapping of its fields; `None` stays `None`."""
+    # By model_type, not by class: a checkpoint folder's copy of this file defines the class once more.
+    if getattr(value, "model_type", None) == RouterConfig.model_type:
+        value = value.own_values()
+    if value is None:
+        return None
+    if not isinstance(value, Mapping):
+        raise ValueError(f"router_config holds fields such as {{'labels': [...]}}, not {value!r}")
+    return RouterConfig(**value)
+
+
+def check_router(router: RouterConfig, bank: Mapping, audio_config) -> None:
+    """Raise `ValueError` where a router and what it belongs to do not fit each other."""
+    if bank and not set(router.labels) & set(bank):
+        raise ValueError(
+            f"the router tells {', '.join(router.labels)} apart, and the adapters are {', '.join(bank)}: "
+            "no name in common"
+        )
+    layers = encoder_spec(audio_config).layers(audio_config)
+    if router.layer is not None and layers is None:
+        raise ValueError(
+            f"layer={router.layer}: the layers of a {audio_config.model_type} are not read one by one; "
+            "None is its final output"
+        )
+    if router.layer is not None and router.layer > layers:
+        raise ValueError(f"layer={router.layer}: this encoder has {layers} layers; None is its final output")

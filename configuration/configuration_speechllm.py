@@ -10,8 +10,9 @@ from transformers.models.auto import modeling_auto
 
 from .base_resolution import HUB_ARGUMENTS, base_config, hub_arguments, is_path, load_base
 from .configuration_adapters import adapter_config_from
-from .configuration_lora import lora_slots
+from .configuration_lora import lora_bank, lora_slots
 from .configuration_prompt import AUDIO_TOKEN, prompt_config
+from .configuration_router import check_router, router_config
 from .configuration_strict import StrictConfig, refuse_unknown, strict_config
 from .decoder_families import DECODER_FAMILIES, DecoderFamily
 from .encoder_specs import encoder_spec
@@ -30,11 +31,13 @@ SETTLED_BY_BASES = {
 
 @strict_config
 class SpeechLLMConfig(StrictConfig):
-    """Encoder, adapter, decoder and, optionally, LoRA: the four slots of a speech recognizer.
+    """Encoder, adapter, decoder and, optionally, LoRA with a router: the slots of a speech recognizer.
 
     `audio_config` and `text_config` are the bases' own configs, whole; where the adapter lives inside an
     encoder-decoder, both are that one's. `encoder_id` / `decoder_id` and their
     revisions say where the frozen weights are; `bases_included` says that the checkpoint holds them itself.
+    `lora_config` is LoRA that is always on; `lora_bank` are named adapters, and `router_config` describes
+    who chooses among them for each clip.
     `prompt_ids` is the default prompt, tokenized, with -1 where the speech goes; `end_token_id` ends what
     the model is trained to write. A clip may become `tokens_per_second` times its duration plus
     `extra_tokens` tokens.
@@ -51,6 +54,8 @@ class SpeechLLMConfig(StrictConfig):
     text_config: Any = None
     adapter_config: Any = None
     lora_config: dict | None = None
+    lora_bank: dict | None = None
+    router_config: Any = None
     prompt_config: Any = None
 
     encoder_id: str | None = None
@@ -86,6 +91,8 @@ class SpeechLLMConfig(StrictConfig):
         self.output_norm = self.output_norm or self.family.output_norm
         super().__post_init__(**kwargs)
         self.lora_config = lora_slots(self.lora_config)
+        self.lora_bank = lora_bank(self.lora_bank)
+        self.router_config = router_config(self.router_config)
         self.prompt_config = prompt_config(self.prompt_config)
         self.tie_word_embeddings = bool(getattr(self.text_config, "tie_word_embeddings", False))
 
@@ -96,6 +103,11 @@ class SpeechLLMConfig(StrictConfig):
             raise ValueError("encoder_id and decoder_id are named together or not at all")
         if self.bases_included and not self.encoder_id:
             raise ValueError("bases_included says where named bases are; without encoder_id it means nothing")
+
+    def validate_router(self):
+        """A router must know what it can choose from, and read a layer that there is."""
+        if self.router_config is not None:
+            check_router(self.router_config, self.lora_bank or {}, self.audio_config)
 
     def validate_encoder_padding(self):
         """Only an encoder with a fixed number of positions has a maximum to pad to."""
@@ -156,6 +168,11 @@ class SpeechLLMConfig(StrictConfig):
             output[name] = getattr(self, name).own_values()
         if self.lora_config:
             output["lora_config"] = {slot: lora.own_values() for slot, lora in self.lora_config.items()}
+        # A bank that lost its last adapter is none.
+        bank = {name: adapter.own_values() for name, adapter in (self.lora_bank or {}).items()}
+        output["lora_bank"] = bank or None
+        if self.router_config:
+            output["router_config"] = self.router_config.own_values()
         return output
 
     @classmethod
@@ -190,8 +207,12 @@ class SpeechLLMConfig(StrictConfig):
         own, adapter_fields = cls._sort_fields(
             adapter, {name: value for name, value in fields.items() if name not in HUB_ARGUMENTS}
         )
-        # Once over the default bases: what is misspelt is told before anything is downloaded.
-        family = cls(adapter_config=adapter_fields, **own).family
+        # Once over the default bases: what is misspelt is told before anything is downloaded. The layer that
+        # a router reads is the one field that may be right for other bases alone.
+        router = router_config(own.get("router_config"))
+        family = cls(
+            adapter_config=adapter_fields, **{**own, "router_config": router and router.anywhere()}
+        ).family
         audio, own["encoder_revision"] = base_config(encoder, own.get("encoder_revision"), bases, **hub)
         if family.one_base:
             decoder = _same_base(adapter, encoder, decoder)

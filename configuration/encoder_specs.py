@@ -13,7 +13,8 @@ class EncoderSpec:
 
     `feature_steps(feature_extractor)`: samples -> model inputs; `frame_steps(config)`: inputs -> frames.
     `time_axis` is the axis of time in a batch of model inputs, of which a second has `inputs_per_second`.
-    `stock_prefix` is where this encoder stands in the model that `AutoModel` makes of its checkpoint.
+    `stock_prefix` is where this encoder stands in the model that `AutoModel` makes of its checkpoint;
+    `layers(config)` how many layers it has, where they can be run one by one.
     """
 
     feature_steps: Callable[[Any], LengthSteps]
@@ -23,6 +24,7 @@ class EncoderSpec:
     inputs_per_second: int
     max_inputs: Callable[[Any], int | None] = lambda config: None
     stock_prefix: str = ""
+    layers: Callable[[Any], int | None] = lambda config: None
 
 
 def _waveform_steps(config) -> LengthSteps:
@@ -50,6 +52,7 @@ ENCODER_SPECS: dict[str, EncoderSpec] = {
         inputs_per_second=100,
         max_inputs=lambda config: 2 * config.max_source_positions,
         stock_prefix="encoder.",
+        layers=lambda config: config.encoder_layers,
     ),
     "hubert": _WAVEFORM,
     "wav2vec2": _WAVEFORM,

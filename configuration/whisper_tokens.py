@@ -10,6 +10,12 @@ from .configuration_strict import suggest
 WHISPER_TASKS = ("transcribe", "translate")
 
 
+def language_code(language: str) -> str | None:
+    """ "Italian", "it" or "<|it|>" -> "it"; `None` for what is no language that Whisper was trained on."""
+    given = language.lower().strip("<|>")
+    return given if given in LANGUAGES else TO_LANGUAGE_CODE.get(given)
+
+
 @dataclass(frozen=True)
 class WhisperTokens:
     """Ids of the special tokens; `languages` and `tasks` are empty for an English-only Whisper."""
@@ -56,12 +62,11 @@ class WhisperTokens:
 
     def code(self, language: str) -> str:
         """ "Italian", "it" or "<|it|>" -> "it"; one that this model does not know is a `ValueError`."""
-        given = language.lower().strip("<|>")
-        code = given if given in self.languages else TO_LANGUAGE_CODE.get(given)
+        code = language_code(language)
         if not self.languages:
             raise ValueError(f"this Whisper knows English only: leave language={language!r} out")
         if code not in self.languages:
-            raise ValueError(f"no language {language!r}; {suggest(given, self.languages)}")
+            raise ValueError(f"no language {language!r}; {suggest(language.lower(), self.languages)}")
         return code
 
     def prompt(

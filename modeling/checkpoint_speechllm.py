@@ -15,6 +15,7 @@ import torch
 from transformers import GenerationConfig, PreTrainedModel
 
 from ..configuration.base_resolution import hub_arguments
+from ..configuration.configuration_lora import select_adapters
 from ..configuration.configuration_speechllm import SpeechLLMConfig
 from ..configuration.configuration_strict import refuse_unknown
 from ..configuration.writing import replacing_files
@@ -22,7 +23,7 @@ from .base_loading import LOADING_ARGUMENTS, explicit_dtype, skipping_quantizati
 from .decoders.family_table import decoder_family
 from .embedding_scale import embedding_rms
 from .generation_defaults import without_stock_defaults
-from .lora_layers import is_lora_key
+from .lora_layers import is_lora_key, without_adapters
 from .trained_tensors import assign_tensors, read_tensors, write_empty_weights
 
 # What the Auto classes and pipelines pass along; none of it concerns a model with referenced bases.
@@ -84,10 +85,12 @@ class CheckpointedModel(PreTrainedModel):
         *args,
         config=None,
         bases=None,
+        adapters=None,
         output_loading_info=False,
         **kwargs,
     ):
         """As the stock method. `bases`: a folder with the frozen bases, where a checkpoint references them.
+        `adapters`: names of the adapters of its bank that are wanted; all of them by default.
 
         Tensors that are missing, left over or of another shape are an error, never a fresh initialization.
         """
@@ -100,20 +103,25 @@ class CheckpointedModel(PreTrainedModel):
             kwargs = {k: v for k, v in kwargs.items() if k not in overrides}
         else:
             config = copy.deepcopy(config)
+        wanted = config.lora_bank if adapters is None else select_adapters(config.lora_bank, adapters)
+        dropped = set(config.lora_bank or {}) - set(wanted or {})
         if config.references_bases:
-            model = cls._load_around_bases(name, config, bases, fetch, kwargs)
+            config.lora_bank = wanted
+            model = cls._load_around_bases(name, config, bases, fetch, dropped, kwargs)
         else:
             model = cls._load_whole(name, config, fetch, kwargs, *args)
+            for adapter in sorted(dropped):
+                model.lora_bank.remove(adapter)
         info: dict[str, Any] = {key: set() for key in ("missing_keys", "unexpected_keys", "mismatched_keys")}
         return (model, {**info, "error_msgs": []}) if output_loading_info else model
 
     @classmethod
-    def _load_around_bases(cls, name, config, bases, fetch: dict, kwargs: dict):
+    def _load_around_bases(cls, name, config, bases, fetch: dict, dropped: set[str], kwargs: dict):
         rest = set(kwargs) - set(fetch) - IGNORED_ARGUMENTS
         refuse_unknown("from_pretrained", sorted(k for k in rest if kwargs[k] is not None), LOADING_ARGUMENTS)
         own = {k: v for k, v in kwargs.items() if k in LOADING_ARGUMENTS and v is not None}
         # First what is small and may be wrong, then gigabytes.
-        tensors = read_tensors(name, fetch)
+        tensors = without_adapters(read_tensors(name, fetch), dropped)
         loading = {**hub_arguments(kwargs), **own}
         tower, decoder_model = decoder_family(config).load(config, bases, loading, cls.can_generate())
         with torch.device("meta"):
@@ -229,10 +237,12 @@ class CheckpointedModel(PreTrainedModel):
 
     def part_dtype(self, part: str) -> torch.dtype:
         """The dtype of a part's own weights; LoRA in a base has the adapter's."""
-        named = getattr(self.speech_model, part).named_parameters()
+        model = self.speech_model
+        named = getattr(model, part).named_parameters()
         own = (p.dtype for name, p in named if p.is_floating_point() and not is_lora_key(name))
-        # A part without weights of its own has no dtype to lose.
-        return next(own, torch.float32)
+        # An adapter without weights of its own stands for all else that is trained.
+        trained = (p.dtype for name, p in model.named_parameters() if not model.is_base_key(name))
+        return next(own, next(trained, torch.float32))
 
 
 def part_configs(config) -> dict:

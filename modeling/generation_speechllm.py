@@ -112,18 +112,20 @@ class SpeechGenerationMixin(GenerationMixin):
 
     def generate_from_prompt(
         self, input_features=None, input_features_mask=None, input_ids=None, attention_mask=None,
-        inputs_embeds=None, labels=None, generation_config=None, stop_loops=True, **kwargs
+        inputs_embeds=None, labels=None, generation_config=None, stop_loops=True, encoder_states=None,
+        rows_kept=None, **kwargs
     ):  # fmt: skip
         """`generate` of a bridge.
 
         With features only, the config's default prompt is used and new ids `[B, N]` are returned; with
         `input_ids` `[B, L]` (padded on either side) prompt and new ids, as every decoder does; with `labels`,
         as an evaluating trainer passes them, the prompt ends at the first label and new ids are returned.
+        `encoder_states` `[B, T, D]` spare the encoder; `rows_kept` is told of rows that leave the batch.
         """
         prompt = input_ids if labels is None else None
         if inputs_embeds is None:
             inputs_embeds, attention_mask = self._embed(
-                input_ids, attention_mask, labels, input_features, input_features_mask
+                input_ids, attention_mask, labels, input_features, input_features_mask, encoder_states
             )
         settings, arguments, limited = self.settled(
             generation_config, kwargs, 0 if prompt is None else prompt.shape[1]
@@ -132,7 +134,8 @@ class SpeechGenerationMixin(GenerationMixin):
             budgets = self.token_budgets(self.speech_seconds(input_features, input_features_mask))
             if limited:
                 budgets = torch.full_like(budgets, settings.max_new_tokens)
-            self.bound(settings, arguments, budgets.to(inputs_embeds.device), stop_loops)
+            if self.bound(settings, arguments, budgets.to(inputs_embeds.device), stop_loops):
+                arguments["rows_kept"] = rows_kept
         outputs = super().generate(  # type: ignore[misc]
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
@@ -141,14 +144,18 @@ class SpeechGenerationMixin(GenerationMixin):
         )
         return outputs if prompt is None else _prepend(prompt, outputs)
 
-    def _embed(self, input_ids, attention_mask, labels, input_features, input_features_mask):
+    def _embed(
+        self, input_ids, attention_mask, labels, input_features, input_features_mask, encoder_states=None
+    ):
         """Decoder inputs `[B, L, H]` and mask `[B, L]`, left-padded, of a prompt padded on either side."""
         if input_ids is None:
             if input_features is None:
                 raise ValueError("nothing to go by: pass input_features, input_ids or both")
             input_ids, attention_mask = self.default_prompt(input_features, input_features_mask)
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        embeds, _ = self.model.embed_prompt(input_ids, input_features, input_features_mask)
+        embeds, _ = self.model.embed_prompt(
+            input_ids, input_features, input_features_mask, encoder_states=encoder_states
+        )
         if labels is not None:
             mask = mask * (torch.cumsum((labels != -100).int(), 1) == 0)
         return left_pack(embeds, mask)

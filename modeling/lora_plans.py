@@ -143,8 +143,8 @@ class MergedPlan:
         """Whether the base is a plain linear with a weight to add to: not quantized, not offloaded."""
         base = layer.base_layer
         hooked = base._forward_hooks or base._forward_pre_hooks or hasattr(base, "_hf_hook")
-        plain = type(base) is nn.Linear and type(base.weight) is nn.Parameter and not hooked
-        return plain and base.weight.is_floating_point() and not base.weight.is_meta
+        # Not by the dtype: torchao's integers call themselves floats.
+        return type(base) is nn.Linear and type(base.weight) is nn.Parameter and not hooked
 
 
 def _sources(layer: LoraLinear, name: str) -> list[tuple]:

@@ -8,28 +8,25 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 from transformers.masking_utils import create_masks_for_generate
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from ..configuration.configuration_lora import LORA_SLOTS
 from ..configuration.configuration_speechllm import SpeechLLMConfig
 from ..configuration.encoder_specs import encoder_spec
 from .checkpoint_speechllm import CheckpointedModel
 from .decoders.family_table import decoder_family
 from .embedding_scale import EmbeddingScale
+from .encoder_pass import EncoderPass
 from .generation_speechllm import SpeechGenerationMixin
 from .length_masks import input_lengths
-from .lora_folders import read_lora_folder, write_lora_folder
+from .lora_bank import LoraBank
 from .lora_layers import LoraLinear, add_lora, is_lora_key
+from .lora_model import LoraModelMixin
+from .router.language_router import LanguageRouter
 
 # Parts of SpeechLLMModel that are bases, frozen unless a user thaws them.
 BASE_PARTS = ("audio_tower", "language_model")
-
-# Encoder frames that one pass may hold, four clips of 30 s of Whisper: an encoder's activations are the peak
-# of memory, and a pass over eight such clips was no faster than two over four (2 CPU cores).
-FRAMES_AT_ONCE = 6000
 
 
 @dataclass
@@ -41,7 +38,7 @@ class SpeechFeatures(BaseModelOutputWithPooling):
     auxiliary_loss: torch.Tensor | None = None
 
 
-class SpeechLLMPreTrainedModel(CheckpointedModel):
+class SpeechLLMPreTrainedModel(LoraModelMixin, CheckpointedModel):
     """What both classes share: which parts are frozen, and how a checkpoint is written and read."""
 
     config_class = SpeechLLMConfig
@@ -103,39 +100,6 @@ class SpeechLLMPreTrainedModel(CheckpointedModel):
             counts[part] = counts.get(part, 0) + size
         return counts
 
-    def save_lora(self, slot: str, folder) -> None:
-        """Write the LoRA of a slot ("encoder", "decoder") as a PEFT folder for that stock base.
-
-        `peft.PeftModel.from_pretrained(base, folder)` reads it, where `base` is what `AutoModelForCausalLM`
-        makes of the decoder, or `AutoModel` of the encoder.
-        """
-        base, prefix, base_id, revision = self._lora_base(slot)
-        config = (self.config.lora_config or {}).get(slot)
-        if config is None:
-            raise ValueError(
-                f"the {slot} has no LoRA to save: build the model with lora_config={{{slot!r}: ...}}"
-            )
-        write_lora_folder(base, config, folder, prefix, base_id, revision)
-
-    def load_lora(self, slot: str, folder) -> None:
-        """Fill the LoRA of a slot from a PEFT folder made for that base; a slot without LoRA gets one."""
-        base, prefix, _, _ = self._lora_base(slot)
-        slots = dict(self.config.lora_config or {})
-        slots[slot] = read_lora_folder(base, slots.get(slot), folder, prefix)
-        self.config.lora_config = slots
-        self.train(self.training)
-
-    def _lora_base(self, slot: str):
-        """`(module, prefix of its names in the stock base, id, revision)` of a slot."""
-        model, config = self.speech_model, self.config
-        if slot == "encoder":
-            prefix = encoder_spec(config.audio_config).stock_prefix
-            return model.audio_tower, prefix, config.encoder_id, config.encoder_revision
-        if slot == "decoder":
-            prefix = f"{model.language_model.base_model_prefix}."
-            return model.language_model, prefix, config.decoder_id, config.decoder_revision
-        raise ValueError(f"no slot {slot!r} for LoRA; there are {', '.join(LORA_SLOTS)}")
-
     def get_input_embeddings(self):
         return self.speech_model.language_model.get_input_embeddings()
 
@@ -173,14 +137,23 @@ class SpeechLLMModel(SpeechLLMPreTrainedModel):
         for slot, base in (("encoder", self.audio_tower), ("decoder", self.language_model)):
             if slot in lora:
                 add_lora(base, lora[slot])
+        # The bank changes these configs along with itself, so they are the model's config's own.
+        config.lora_bank = {} if config.lora_bank is None else config.lora_bank
+        self.bank = LoraBank(config.lora_bank, {"encoder": self.audio_tower, "decoder": self.language_model})
+        self.chosen_adapters: torch.Tensor | None = None
+        # While `generate` runs it says which adapters are in use, and rows leave the batch.
+        self.decoding = False
+        encoder_width = encoder_spec(config.audio_config).width(config.audio_config)
+        self.router = LanguageRouter(config.router_config, encoder_width) if config.router_config else None
         self.post_init()
 
-    def encode_speech(self, input_features, input_features_mask=None) -> SpeechFeatures:
-        """See `get_audio_features`."""
+    def encode_speech(self, input_features, input_features_mask=None, encoder_states=None) -> SpeechFeatures:
+        """See `get_audio_features`; the encoder need not run where its states `[B, T', D]` are given."""
         lengths = self.checked_lengths(input_features, input_features_mask)
-        states = self.run_encoder(
-            input_features, lengths, pad_to_maximum=self.config.encoder_padding == "max_length"
-        )
+        states = encoder_states
+        if states is None:
+            padded = self.config.encoder_padding == "max_length"
+            states = self.run_encoder(input_features, lengths, pad_to_maximum=padded)
         adapted = self.adapter(states.to(self._adapter_dtype()), self.config.encoder_frames(lengths))
         real = torch.arange(adapted.states.shape[1], device=lengths.device) < adapted.lengths[:, None]
         return SpeechFeatures(
@@ -202,25 +175,15 @@ class SpeechLLMModel(SpeechLLMPreTrainedModel):
             )
         return lengths
 
-    def run_encoder(self, input_features, lengths, pad_to_maximum: bool, **how) -> torch.Tensor:
+    def run_encoder(self, input_features, lengths, pad_to_maximum: bool, cut: bool = True) -> torch.Tensor:
         """Encoder states `[B, T', D]`, without gradient where nothing in the encoder trains."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and self._encoder_trains()):
-            return self._encode(input_features, lengths, pad_to_maximum=pad_to_maximum, **how)
+            return EncoderPass(self, input_features, lengths, pad_to_maximum, cut).finish()
 
-    def _encode(self, input_features, lengths, **how) -> torch.Tensor:
-        """Encoder states `[B, T', D]`; on a CPU no more rows at once than keep within the bound."""
-        longest = int(self.config.encoder_frames(lengths).max())
-        heard = self.config.encoder_frames(self.config.max_inputs) if how["pad_to_maximum"] else longest
-        # In training memory is the batch's business, and an accelerator wants large passes.
-        whole = self.training or lengths.device.type != "cpu"
-        rows = len(lengths) if whole else max(1, FRAMES_AT_ONCE // max(heard, 1))
-        parts = []
-        for start in range(0, len(lengths), rows):
-            states = self.audio_tower(
-                input_features[start : start + rows], lengths[start : start + rows], **how
-            ).last_hidden_state
-            parts.append(F.pad(states, (0, 0, 0, max(longest - states.shape[1], 0))))
-        return torch.cat(parts) if len(parts) > 1 else parts[0]
+    def settle_adapters(self, weights: torch.Tensor | None) -> None:
+        """Before a forward pass: use the adapters it names, or those chosen for every clip."""
+        if not self.decoding:
+            self.bank.use(self.chosen_adapters if weights is None else weights)
 
     def _encoder_trains(self) -> bool:
         return any(parameter.requires_grad for parameter in self.audio_tower.parameters())
@@ -228,7 +191,14 @@ class SpeechLLMModel(SpeechLLMPreTrainedModel):
     def _adapter_dtype(self) -> torch.dtype:
         return next(self.adapter.parameters()).dtype
 
-    def embed_prompt(self, input_ids, input_features=None, input_features_mask=None, past_key_values=None):
+    def embed_prompt(
+        self,
+        input_ids,
+        input_features=None,
+        input_features_mask=None,
+        past_key_values=None,
+        encoder_states=None,
+    ):
         """Prompt ids `[B, L]` and speech -> decoder inputs `[B, L, H]` and the adapter's auxiliary loss."""
         # No id is -1: a config without a tokenizer knows no placeholder.
         slots = input_ids == (-1 if self.config.audio_token_id is None else self.config.audio_token_id)
@@ -242,7 +212,7 @@ class SpeechLLMModel(SpeechLLMPreTrainedModel):
                     "the prompt has audio placeholders, but there are no input_features to fill them"
                 )
             return embeds, None
-        speech = self.encode_speech(input_features, input_features_mask)
+        speech = self.encode_speech(input_features, input_features_mask, encoder_states)
         placeholders = slots.sum(-1)
         if not torch.equal(placeholders, speech.lengths.to(placeholders.device)):
             row = int((placeholders.cpu() != speech.lengths.cpu()).nonzero()[0])
@@ -266,14 +236,16 @@ class SpeechLLMModel(SpeechLLMPreTrainedModel):
         decoder_input_ids=None,
         decoder_attention_mask=None,
         encoder_outputs=None,
+        routing_weights=None,
         use_cache=None,
         **kwargs,
     ):
         """Hidden states of the decoder `[B, L, H]`.
 
         A bridge takes prompt ids with placeholders for the speech, or `inputs_embeds`; an encoder-decoder
-        the speech and `decoder_input_ids`.
+        the speech and `decoder_input_ids`. `routing_weights` `[B, N]` weigh the adapters of the bank.
         """
+        self.settle_adapters(routing_weights)
         return self.family.hidden(self, _given(locals()))
 
 
@@ -314,6 +286,7 @@ class SpeechLLMForConditionalGeneration(SpeechGenerationMixin, SpeechLLMPreTrain
         decoder_input_ids=None,
         decoder_attention_mask=None,
         encoder_outputs=None,
+        routing_weights=None,
         use_cache=None,
         logits_to_keep=0,
         **kwargs,
@@ -322,8 +295,10 @@ class SpeechLLMForConditionalGeneration(SpeechGenerationMixin, SpeechLLMPreTrain
 
         A bridge takes what `SpeechLLMModel` does. An encoder-decoder takes the speech and either
         `decoder_input_ids`, or `decoder_prompt_ids` `[B, P]` (padded on the left) and `labels`, which go on
-        where the prompt ends.
+        where the prompt ends. `routing_weights` `[B, N]` weigh the adapters of the bank; without them those
+        of `use_adapters` count.
         """
+        self.model.settle_adapters(routing_weights)
         return self.model.family.logits(self, _given(locals()))
 
     def create_masks_for_generate(self, config, **kwargs):
@@ -335,4 +310,5 @@ class SpeechLLMForConditionalGeneration(SpeechGenerationMixin, SpeechLLMPreTrain
 def _given(arguments: dict) -> dict:
     """A method's arguments by name, without itself; those of `**kwargs` beside the others."""
     rest = arguments.pop("kwargs")
-    return {name: value for name, value in arguments.items() if name != "self"} | rest
+    settled = ("self", "routing_weights")
+    return {name: value for name, value in arguments.items() if name not in settled} | rest

@@ -1,6 +1,7 @@
 """Bridges: the adapter makes speech a part of a causal language model's prompt."""
 
 import inspect
+from pathlib import Path
 
 from torch import nn
 from transformers import AutoModel, AutoModelForCausalLM
@@ -10,6 +11,7 @@ from ..adapters.adapter_table import build_adapter
 from ..base_loading import load_decoder, load_tower
 from ..encoders.encoder_table import ENCODERS
 from ..generation_defaults import default_generation
+from ..router.row_routing import adapters_settled, one_a_clip, route
 
 # Arguments of the models' `forward` that a causal language model has no use for.
 NOT_THE_DECODERS = frozenset(
@@ -82,6 +84,25 @@ class BridgeFamily:
         }
 
     @staticmethod
+    def decoder_prefix(model) -> str:
+        """Where the decoder's names stand in the stock model with a head."""
+        return f"{model.language_model.base_model_prefix}."
+
+    @staticmethod
+    def stock_parts(model, folder, slots) -> dict:
+        """Folder -> `(prefixes by slot, base id, revision)`: two bases, so a sub-folder each."""
+        config, place = model.config, Path(folder)
+        prefixes = {
+            "encoder": encoder_spec(config.audio_config).stock_prefix,
+            "decoder": BridgeFamily.decoder_prefix(model),
+        }
+        bases = {
+            "encoder": (config.encoder_id, config.encoder_revision),
+            "decoder": (config.decoder_id, config.decoder_revision),
+        }
+        return {place / slot: ({slot: prefixes[slot]}, *bases[slot]) for slot in slots}
+
+    @staticmethod
     def hidden(model, inputs: dict):
         """Hidden states of the decoder `[B, L, H]` for prompt ids with speech, or for `inputs_embeds`."""
         embeds, _ = BridgeFamily._embeds(model, inputs)
@@ -106,8 +127,27 @@ class BridgeFamily:
 
     @staticmethod
     def generate(model, input_features=None, input_features_mask=None, **arguments):
-        """See `SpeechGenerationMixin.generate_from_prompt`."""
-        return model.generate_from_prompt(input_features, input_features_mask, **arguments)
+        """See `SpeechGenerationMixin.generate_from_prompt`; routed before, where there is a bank."""
+        asked = {name: arguments.pop(name, None) for name in ("language", "routing", "routing_weights")}
+        if input_features is None:
+            return model.generate_from_prompt(**arguments)
+        body = model.model
+        lengths = body.checked_lengths(input_features, input_features_mask)
+        languages = one_a_clip(asked["language"], len(lengths))
+        found = route(body, input_features, lengths, languages, asked["routing"], asked["routing_weights"])
+        with adapters_settled(body):
+            body.bank.use(found.weights)
+            states = None if found.encoder_pass is None else found.encoder_pass.finish()
+            outputs = model.generate_from_prompt(
+                input_features,
+                input_features_mask,
+                encoder_states=states,
+                rows_kept=body.bank.keep,
+                **arguments,
+            )
+        if hasattr(outputs, "language") and found.scores is not None:
+            outputs.language, outputs.language_scores = found.languages, found.scores
+        return outputs
 
 
 def _decoder_arguments(inputs: dict) -> dict:

@@ -1,6 +1,7 @@
 """Encoder-decoders: one base listens and writes, and the adapter lives inside its decoder."""
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -79,6 +80,17 @@ class EncoderDecoderFamily:
         settings = copy.deepcopy(base)
         settings.update(num_beams=1, do_sample=False)
         return settings
+
+    @staticmethod
+    def decoder_prefix(model) -> str:
+        """Where the decoder's names stand in what `AutoModel` makes of the base."""
+        return "decoder."
+
+    @staticmethod
+    def stock_parts(model, folder, slots) -> dict:
+        """Folder -> `(prefixes by slot, base id, revision)`: one base, one folder."""
+        prefixes = {"encoder": "model.encoder.", "decoder": "model.decoder."}
+        return {Path(folder): (prefixes, model.config.encoder_id, model.config.encoder_revision)}
 
     @staticmethod
     def encode(model, input_features, input_features_mask=None) -> tuple[torch.Tensor, Any]:

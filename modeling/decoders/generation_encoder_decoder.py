@@ -1,7 +1,7 @@
 """`generate` of an encoder-decoder: what the tokens before a transcript say, row by row, then decoding."""
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,8 +11,10 @@ from transformers.generation.logits_process import WhisperTimeStampLogitsProcess
 from transformers.modeling_outputs import BaseModelOutput
 
 from ...configuration.whisper_tokens import WhisperTokens
+from ..encoder_pass import EncoderPass
 from ..greedy_rows import SpeechGenerateOutput
 from ..length_masks import input_lengths, mask_if_padded
+from ..router.row_routing import Routing, adapters_settled, one_a_clip, route
 from .long_form import STOCK_ARGUMENTS, transcribe_long
 
 # What is put together of groups of rows that were decoded apart.
@@ -30,6 +32,10 @@ class Request:
     context: list[int]
     prompt_ids: torch.Tensor | None  # [B, P], a whole prompt instead of all that
     prompt_mask: torch.Tensor | None
+
+    def part(self, row: int) -> "Request":
+        """What is wanted of one clip."""
+        return replace(self, languages=self.languages[row : row + 1])
 
     def prompts(self, rows: list[int], device) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Decoder prompts of some clips, `[rows, P]`, and their mask where they differ in length."""
@@ -49,6 +55,8 @@ def transcribe(
     language=None,
     task=None,
     prompt_ids=None,
+    routing=None,
+    routing_weights=None,
     return_timestamps=False,
     decoder_prompt_ids=None,
     decoder_prompt_mask=None,
@@ -59,7 +67,9 @@ def transcribe(
 ):
     """New ids `[B, N]` for a batch of clips.
 
-    `language`: a code or name, or one a clip; without it the base detects it. `task`: "transcribe" or
+    `language`: a code or name, or one a clip; without it the router or the base finds it. `routing`: how the
+    bank's adapters are chosen, "hard", "soft", "threshold", "hierarchical", "oracle" (by `language`) or
+    "base", the checkpoint's own way by default; `routing_weights` `[B, N]` say it themselves. `task`: "transcribe" or
     "translate". `prompt_ids` `[P]`: text that came before, or words that may occur. `return_timestamps` lets
     timestamp tokens stand among the ids. `decoder_prompt_ids` `[B, P]` say all of that by themselves;
     `labels`, as an evaluating trainer passes them, are not looked at.
@@ -72,7 +82,7 @@ def transcribe(
         decoder_prompt_ids = arguments.pop("decoder_input_ids", None)
     request = Request(
         tokens=WhisperTokens.from_generation_config(settings),
-        languages=_one_a_clip(language, len(input_features)),
+        languages=one_a_clip(language, len(input_features)),
         task=task,
         timestamps=bool(return_timestamps),
         context=[] if prompt_ids is None else torch.as_tensor(prompt_ids).tolist(),
@@ -80,10 +90,14 @@ def transcribe(
         prompt_mask=decoder_prompt_mask,
     )
     lengths = input_lengths(model.config, input_features, input_features_mask)
-    if stock or int(lengths.max()) > model.config.max_inputs:
-        return transcribe_long(model, input_features, lengths, request, {**kwargs, **stock})
-    decoding = Decoding(model, settings, arguments, limited, stop_loops)
-    return decoding.run(request, input_features, lengths)
+    heard = lengths.clamp(max=model.config.max_inputs)
+    found = route(model.model, input_features, heard, request.languages, routing, routing_weights)
+    request.languages = found.languages
+    with adapters_settled(model.model):
+        if stock or int(lengths.max()) > model.config.max_inputs:
+            return transcribe_long(model, input_features, lengths, request, found, {**kwargs, **stock})
+        decoding = Decoding(model, settings, arguments, limited, stop_loops)
+        return decoding.run(request, found, input_features, lengths)
 
 
 class Decoding:
@@ -94,17 +108,28 @@ class Decoding:
         self.limited, self.stop_loops = limited, stop_loops
         self.whisper: Any = model.causal_lm
 
-    def run(self, request: Request, features: torch.Tensor, lengths: torch.Tensor):
+    def run(self, request: Request, found: Routing, features: torch.Tensor, lengths: torch.Tensor):
         """What `generate` returns."""
-        rows = list(range(len(features)))
-        outputs = self.decode(request, rows, features, lengths, self.model.config.encoder_padding)
+        padding, left = self.model.config.encoder_padding, found.base_rows()
+        groups: dict[str, list[int]] = {}
+        for row, base in enumerate(left):
+            # The base was trained on 30 s and on nothing else, whatever the adapters were trained on.
+            groups.setdefault("max_length" if base else padding, []).append(row)
+        done = []
+        for form, rows in groups.items():
+            group = found if len(groups) == 1 else found.part(rows)
+            done.append((rows, self.decode(request, group, rows, features[rows], lengths[rows], form)))
+        outputs = merged(done, self.settings.pad_token_id or 0)
         if self.settings.return_dict_in_generate:
-            outputs.language = request.languages
+            outputs.language, outputs.language_scores = request.languages, found.scores
         return outputs
 
-    def decode(self, request: Request, rows: list[int], features, lengths, padding: str):
+    def decode(self, request: Request, found: Routing, rows: list[int], features, lengths, padding: str):
         """Ids, or an output that holds them, of the clips `rows`, whose features and lengths are given."""
-        states, mask = self._encode(features, lengths, padding)
+        bank = self.model.model.bank
+        bank.use(found.weights)
+        goes_on = found.encoder_pass is not None and padding == self.model.config.encoder_padding
+        states, mask = self._encode(features, lengths, padding, found.encoder_pass if goes_on else None)
         if request.prompt_ids is None:
             self._detect(request, rows, states, mask)
         prompt, prompt_mask = request.prompts(rows, states.device)
@@ -126,11 +151,10 @@ class Decoding:
         )
         return outputs if "custom_generate" in arguments else _without_prompt(outputs, prompt.shape[1])
 
-    def _encode(self, features, lengths, padding: str):
-        """Encoder states `[rows, T, D]` and their mask."""
+    def _encode(self, features, lengths, padding: str, begun=None):
+        """Encoder states `[rows, T, D]` and their mask; a pass that has begun is finished."""
         stock = padding == "max_length"
-        model = self.model.model
-        states = model.run_encoder(features, lengths, pad_to_maximum=stock, cut=not stock)
+        states = (begun or EncoderPass(self.model.model, features, lengths, stock, not stock)).finish()
         frames = self.model.config.encoder_frames(lengths)
         return states, None if stock else mask_if_padded(frames, states.shape[1])
 
@@ -169,6 +193,7 @@ class Decoding:
             marks = WhisperTimeStampLogitsProcessor(settings, begin_index=prompt.shape[1])
             arguments["logits_processor"] = [*(arguments.get("logits_processor") or []), marks]
         if self.model.bound(settings, arguments, budgets, self.stop_loops, prompt.shape[1]):
+            arguments["rows_kept"] = self.model.model.bank.keep
             for name, setting in (("never", "suppress_tokens"), ("never_first", "begin_suppress_tokens")):
                 if getattr(settings, setting, None):
                     arguments[name] = torch.tensor(getattr(settings, setting), device=prompt.device)
@@ -203,11 +228,3 @@ def _without_prompt(outputs, prompt: int):
         return outputs[:, prompt:]
     outputs.sequences = outputs.sequences[:, prompt:]
     return outputs
-
-
-def _one_a_clip(language, count: int) -> list[str | None]:
-    if language is None or isinstance(language, str):
-        return [language] * count
-    if len(language) != count:
-        raise ValueError(f"{len(language)} languages for {count} clips; give one a clip")
-    return list(language)

@@ -1,6 +1,7 @@
 """Recordings longer than the encoder hears at once, by the stock Whisper's sequential algorithm."""
 
 import torch
+import torch.nn.functional as F
 
 from ..length_masks import length_mask
 
@@ -19,8 +20,28 @@ STOCK_ARGUMENTS = (
 )
 
 
-def transcribe_long(model, input_features, lengths, request, arguments: dict):
-    """As the stock `generate`: every clip in windows of 30 s, each begun where the last one's text ended."""
+def transcribe_long(model, input_features, lengths, request, found, arguments: dict):
+    """As the stock `generate`: every clip in windows of 30 s, each begun where the last one's text ended.
+
+    The stock method drops recordings that have ended from its batch, so where they differ in their adapters
+    each is transcribed by itself.
+    """
+    weights = found.weights
+    if weights is None or bool((weights == weights[:1]).all()):
+        model.model.bank.use(None if weights is None else weights[:1])
+        return _together(model, input_features, lengths, request, arguments)
+    if arguments.get("return_dict_in_generate") or arguments.get("return_segments"):
+        raise ValueError("long recordings with different adapters give ids alone: ask for one at a time")
+    done = []
+    for row in range(len(lengths)):
+        one = slice(row, row + 1)
+        model.model.bank.use(weights[one])
+        done.append(_together(model, input_features[one], lengths[one], request.part(row), arguments))
+    longest, pad = max(ids.shape[1] for ids in done), model.generation_config.pad_token_id
+    return torch.cat([F.pad(ids, (0, longest - ids.shape[1]), value=pad) for ids in done])
+
+
+def _together(model, input_features, lengths, request, arguments: dict):
     if request.prompt_ids is not None:
         raise ValueError("a long recording is decoded window by window, without decoder_prompt_ids")
     whisper = model.causal_lm

@@ -65,7 +65,7 @@ class LanguageRouter(nn.Module):
             return self.normed(states), None
         mask = length_mask(lengths.to(states.device), size)
         # Zero before the norm, as a gradient through a NaN is NaN; a norm of zeros is zero.
-        return self.normed(states.masked_fill(~mask[..., None], 0)), mask
+        return self.normed(torch.where(mask[..., None], states, 0)), mask
 
     def normed(self, states: Tensor) -> Tensor:
         """Every frame with mean 0 and variance 1 over its channels: a clip's level says nothing."""
