@@ -51,6 +51,7 @@ class CheckpointedModel(PreTrainedModel):
     # Base tensors that a checkpoint held because they were trained once: they stay part of it.
     _trained_base_keys: frozenset[str] = frozenset()
     _pushes_bases = False
+    _pushes_dtype: torch.dtype | None = None
 
     @classmethod
     def from_bases(
@@ -180,16 +181,25 @@ class CheckpointedModel(PreTrainedModel):
         return {name for name in self.state_dict() if self.is_base_key(name) and name not in trained}
 
     def save_pretrained(  # type: ignore[override]
-        self, save_directory, include_bases: bool = False, state_dict=None, push_to_hub=False, **kwargs
+        self,
+        save_directory,
+        include_bases: bool = False,
+        trained_dtype: torch.dtype | str | None = None,
+        state_dict=None,
+        push_to_hub=False,
+        **kwargs,
     ):
         """Write what was trained, the config, and the code that loads it; with `include_bases` the bases too.
 
-        Files are written beside their place and renamed into it: an interrupted save leaves the old one.
+        `trained_dtype` ("float16") rounds what was trained, for half the size. Files are written beside their
+        place and renamed into it: an interrupted save leaves the old one.
         """
+        trained_dtype = explicit_dtype({"dtype": trained_dtype})
         if push_to_hub:
             names = ("commit_message", "private", "token", "revision", "create_pr")
             options = {name: kwargs[name] for name in names if name in kwargs}
             repo_id = kwargs.get("repo_id", Path(save_directory).name)
+            options["trained_dtype"] = trained_dtype
             return self.push_to_hub(repo_id, include_bases=include_bases, **options)
         if kwargs.get("variant"):
             raise ValueError(
@@ -200,11 +210,14 @@ class CheckpointedModel(PreTrainedModel):
             raise ValueError(
                 "quantized bases can't be written out: load the model without quantization_config first"
             )
+        trained_dtype = trained_dtype or self._pushes_dtype
         state = state_dict if state_dict is not None else self.state_dict()
+        if trained_dtype is not None:
+            state = {key: self._rounded(key, tensor, trained_dtype) for key, tensor in state.items()}
         # The stock method drops these names from whatever state dict it is given.
         self._keys_to_ignore_on_save = set() if include_bases else self.untrained_keys()
         try:
-            with replacing_files(save_directory) as folder, self._as_saved(include_bases):
+            with replacing_files(save_directory) as folder, self._as_saved(include_bases, trained_dtype):
                 super().save_pretrained(folder, state_dict=state, **kwargs)
                 write_empty_weights(folder)
                 if kwargs.get("is_main_process", True) and not self.is_remote_code():
@@ -213,21 +226,28 @@ class CheckpointedModel(PreTrainedModel):
             self._keys_to_ignore_on_save = self.untrained_keys()
         return None
 
-    def push_to_hub(self, repo_id: str, *, include_bases: bool = False, **kwargs):  # type: ignore[override]
-        """As the stock method; `include_bases` as in `save_pretrained`, which it calls."""
-        self._pushes_bases = include_bases
+    def _rounded(self, key: str, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """A tensor as it is written: what belongs to a base stays as it is."""
+        return tensor if self.is_base_key(key) or not tensor.is_floating_point() else tensor.to(dtype)
+
+    def push_to_hub(  # type: ignore[override]
+        self, repo_id: str, *, include_bases: bool = False, trained_dtype=None, **kwargs
+    ):
+        """As the stock method; `include_bases` and `trained_dtype` as in `save_pretrained`, which it calls."""
+        self._pushes_bases, self._pushes_dtype = include_bases, explicit_dtype({"dtype": trained_dtype})
         try:
             return super().push_to_hub(repo_id, **kwargs)  # type: ignore[arg-type]
         finally:
-            self._pushes_bases = False
+            self._pushes_bases, self._pushes_dtype = False, None
 
     @contextlib.contextmanager
-    def _as_saved(self, include_bases: bool):
+    def _as_saved(self, include_bases: bool, trained_dtype: torch.dtype | None = None):
         """This model's configs as the checkpoint has to say them, for the time of a save."""
         config, included, generation = self.config, self.config.bases_included, self.generation_config
         config.bases_included = include_bases and bool(config.encoder_id)
         for part, sub_config in part_configs(config).items():
             sub_config.dtype = self.part_dtype(part)
+        config.adapter_config.dtype = trained_dtype or config.adapter_config.dtype
         if generation is not None:
             self.generation_config = without_stock_defaults(generation)
         try:

@@ -266,3 +266,18 @@ def test_what_is_no_checkpoint_is_told_in_one_line(bases, tmp_path):
         with pytest.raises((OSError, ValueError), match=reason) as caught:
             SpeechLLMForConditionalGeneration.from_pretrained(name)
         assert "\n" not in str(caught.value)
+
+
+def test_what_was_trained_can_be_written_in_half_precision(compose, bases, tmp_path, clips):
+    model, processor = compose("whisper", lora_config={"decoder": {"r": 2}})
+    model.save_pretrained(tmp_path / "whole")
+    model.save_pretrained(tmp_path / "half", trained_dtype="float16")
+    whole, half = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "half"))
+    assert {tensor.dtype for tensor in half.values()} == {torch.float16}
+    assert all(torch.equal(half[key], tensor.half()) for key, tensor in whole.items())
+    assert {parameter.dtype for parameter in model.model.adapter.parameters()} == {torch.float32}
+    again = SpeechLLMForConditionalGeneration.from_pretrained(tmp_path / "half", bases=bases)
+    assert again.dtype == model.dtype and next(again.model.adapter.parameters()).dtype == torch.float16
+    again.save_pretrained(tmp_path / "again")
+    written = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("half", "again")]
+    assert written[0] == written[1]

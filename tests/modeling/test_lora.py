@@ -262,12 +262,15 @@ def test_folder_of_another_base_is_refused_and_changes_nothing(compose, tmp_path
     )
     model, _ = compose()
     before = set(model.state_dict())
-    with pytest.raises(ValueError, match="does not fit this base") as refusal:
+    with pytest.raises(
+        ValueError, match="was made for tiny/opt, but this base is tiny/llama_tied"
+    ) as refusal:
         model.load_lora("decoder", tmp_path)
     assert "\n" not in str(refusal.value)
     assert set(model.state_dict()) == before
     assert model.config.lora_config is None
-    with pytest.raises(ValueError, match="does not fit this base"):
+    edit(tmp_path, base_model_name_or_path=None)
+    with pytest.raises(ValueError, match="does not fit this base: it has no linear"):
         compose(lora_config={"decoder": {"r": 2}})[0].load_lora("decoder", tmp_path)
 
 
