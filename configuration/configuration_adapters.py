@@ -221,8 +221,8 @@ class DualAttentionAdapterConfig(AdapterConfig):
     model_type: ClassVar[str] = "dual_attention"
     family: ClassVar[str] = "encoder_decoder"
 
-    # "exact": the base bit for bit, with gradient for gate and secondary from the first step. "published":
-    # the original's, the base up to rounding, whose gate has no gradient while both branches are equal.
+    # "exact": gradient for gate and secondary from the first step. "published": the original's, whose gate
+    # has none while both branches are equal. Either is the base bit for bit until it is trained.
     init: Literal["exact", "published"] = "exact"
     # None: the secondary has matrices of its own, copied from the primary. A number: it is the primary with
     # differences of that rank, for less than a tenth of the parameters up to a sixteenth of the width.
@@ -233,8 +233,8 @@ class DualAttentionAdapterConfig(AdapterConfig):
     gate_size: int | None = None
     # None: as `init` has it. The weight of the primary starts at sigmoid(gate_bias).
     gate_bias: float | int | None = None
-    # None: as `init` has it. How much the gate also makes the secondary louder as it opens; without that
-    # nothing tells it in which direction to move while the branches are equal.
+    # None: as `init` has it. How far the gate may also make the secondary louder or quieter; without that
+    # nothing tells it where to move while the branches are equal.
     gate_gain: float | int | None = None
     # Weight of the loss under which the secondary has to know the noise; 0 is none.
     noise_loss_weight: float | int = 0.0
@@ -253,7 +253,7 @@ class DualAttentionAdapterConfig(AdapterConfig):
         return self.gate_size or self.rank or width
 
     def validate_gain(self):
-        """Beyond 1 a shut gate would turn the secondary over."""
+        """Beyond 1 the gate could turn the secondary over."""
         if not 0 <= (self.gate_gain or 0) <= 1:
             raise ValueError(f"gate_gain={self.gate_gain} must be from 0 to 1")
 

@@ -137,10 +137,12 @@ def check_router(router: RouterConfig, bank: Mapping, audio_config) -> None:
             "no name in common"
         )
     layers = encoder_spec(audio_config).layers(audio_config)
-    if router.layer is not None and layers is None:
+    if router.layer is None:
+        return
+    if layers is None:
         raise ValueError(
             f"layer={router.layer}: the layers of a {audio_config.model_type} are not read one by one; "
             "None is its final output"
         )
-    if router.layer is not None and router.layer > layers:
+    if router.layer > layers:
         raise ValueError(f"layer={router.layer}: this encoder has {layers} layers; None is its final output")

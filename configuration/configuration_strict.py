@@ -1,5 +1,6 @@
 """Configs that refuse what they do not know, and say what was probably meant."""
 
+import dataclasses
 import difflib
 import functools
 from typing import Any, TypeVar
@@ -84,7 +85,8 @@ class StrictConfig(PreTrainedConfig):
     @classmethod
     def own_fields(cls) -> set[str]:
         """The fields a user may set: those declared below `StrictConfig`."""
-        return set(cls.__dataclass_fields__) - set(PreTrainedConfig.__dataclass_fields__)
+        own = {declared.name for declared in dataclasses.fields(cls)}
+        return own - set(PreTrainedConfig.__dataclass_fields__)
 
     def own_values(self) -> dict[str, Any]:
         """The kind, the declared fields and the dtype, without the stock fields of any model."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from transformers.models.auto import modeling_auto
 
@@ -26,8 +26,8 @@ class DecoderFamily:
     prompt_ids: Callable[[Any, Any], list[int] | None]
     one_base: bool
     # Nothing is padded to 30 s, except where no adapter has been trained for the short form.
-    encoder_padding: str
-    output_norm: str
+    encoder_padding: Literal["longest", "max_length"]
+    output_norm: Literal["rms", "none"]
 
 
 def check_causal(audio_config, text_config) -> None:

@@ -65,7 +65,7 @@ class WhisperTokens:
         code = language_code(language)
         if not self.languages:
             raise ValueError(f"this Whisper knows English only: leave language={language!r} out")
-        if code not in self.languages:
+        if code is None or code not in self.languages:
             raise ValueError(f"no language {language!r}; {suggest(language.lower(), self.languages)}")
         return code
 

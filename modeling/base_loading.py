@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
@@ -65,6 +66,7 @@ def load_tower(config, bases, arguments: dict, beside: PreTrainedModel) -> PreTr
 
 def _as_loaded(base: PreTrainedModel) -> PreTrainedModel:
     """`base`, whose weights are there: the composite's constructor must not initialize them once more."""
+    module: Any
     for module in base.modules():
         module._is_hf_initialized = True
         if getattr(module, "support_avx512bf16_for_cpu", False):

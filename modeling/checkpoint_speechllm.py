@@ -174,6 +174,11 @@ class CheckpointedModel(PreTrainedModel):
         self._keys_to_ignore_on_save = self.untrained_keys()
         return self.eval()
 
+    def keep_in_checkpoints(self, names) -> None:
+        """Base tensors of these names are written from now on, also once they are frozen again."""
+        self._trained_base_keys = self._trained_base_keys | frozenset(names)
+        self._keys_to_ignore_on_save = self.untrained_keys()
+
     def untrained_keys(self) -> set[str]:
         """Names of the base tensors that were never trained: a checkpoint leaves them out."""
         trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}

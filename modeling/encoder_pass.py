@@ -30,6 +30,7 @@ class EncoderPass:
         self.longest = int(self.frames.max())
         self._rested: list[Any] = []
         self._layer = 0
+        self._ended: torch.Tensor | None = None
 
     def parts(self) -> Iterator[slice]:
         """Rows that go through together; on a CPU no more than keep within the bound."""
@@ -43,8 +44,22 @@ class EncoderPass:
         for start in range(0, count, rows):
             yield slice(start, min(start + rows, count))
 
-    def rest_at(self, layer: int) -> Iterator[tuple[slice, torch.Tensor]]:
-        """Rows and their states `[b, T, D]` as they enter `layer`; nothing of the bank is in use so far."""
+    @classmethod
+    def of_base(cls, model, input_features, lengths: torch.Tensor) -> "EncoderPass":
+        """A pass under no adapter of the bank, padded as this checkpoint's adapters were trained."""
+        model.bank.use(None)
+        padded = model.config.encoder_padding == "max_length"
+        return cls(model, input_features, lengths, pad_to_maximum=padded, cut=not padded)
+
+    def rest_at(self, layer: int | None) -> Iterator[tuple[slice, torch.Tensor]]:
+        """Rows and their states `[b, T, D]` as they enter `layer`; nothing of the bank is in use so far.
+
+        `None` is the encoder's output, of which `finish` has nothing left to do.
+        """
+        if layer is None:
+            self._ended = self.finish()
+            yield slice(0, len(self.lengths)), self._ended
+            return
         self._rested, self._layer = [], layer
         for rows in self.parts():
             inputs = self.tower.embed(self.features[rows], self.lengths[rows], self.how["pad_to_maximum"])
@@ -54,6 +69,8 @@ class EncoderPass:
 
     def finish(self) -> torch.Tensor:
         """Encoder states `[B, T', D]`, under the adapters that the bank has in use."""
+        if self._ended is not None:
+            return self._ended
         parts = []
         for place, rows in enumerate(self.parts()):
             with self.model.bank.only(rows):

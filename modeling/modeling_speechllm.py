@@ -12,6 +12,7 @@ from torch import nn
 from transformers.masking_utils import create_masks_for_generate
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from ..configuration.configuration_router import check_router
 from ..configuration.configuration_speechllm import SpeechLLMConfig
 from ..configuration.encoder_specs import encoder_spec
 from .checkpoint_speechllm import CheckpointedModel
@@ -24,6 +25,7 @@ from .lora_bank import LoraBank
 from .lora_layers import LoraLinear, add_lora, is_lora_key
 from .lora_model import LoraModelMixin
 from .router.language_router import LanguageRouter
+from .router.segment_routing import SpokenSegment, spoken_segments
 
 # Parts of SpeechLLMModel that are bases, frozen unless a user thaws them.
 BASE_PARTS = ("audio_tower", "language_model")
@@ -115,6 +117,26 @@ class SpeechLLMPreTrainedModel(LoraModelMixin, CheckpointedModel):
         """
         return self.speech_model.encode_speech(input_features, input_features_mask)
 
+    def language_segments(self, input_features, input_features_mask=None) -> list[list[SpokenSegment]]:
+        """For every clip where which language is spoken, by the router on short windows."""
+        model = self.speech_model
+        return spoken_segments(
+            model, input_features, model.checked_lengths(input_features, input_features_mask)
+        )
+
+    def set_router(self, router: LanguageRouter) -> None:
+        """Put a router, such as one just trained, in the place of any other; its config is the model's."""
+        model, config = self.speech_model, self.config
+        check_router(router.config, config.lora_bank or {}, config.audio_config)
+        width = encoder_spec(config.audio_config).width(config.audio_config)
+        if router.encoder_width != width:
+            raise ValueError(
+                f"a router of {router.encoder_width} channels does not fit an encoder of {width}"
+            )
+        # One object: calibration writes the temperature into the router's config.
+        config.router_config = router.config
+        model.router = router.to(model.audio_tower.device).train(self.training)
+
 
 class SpeechLLMModel(SpeechLLMPreTrainedModel):
     """Encoder, adapter and the decoder without its head."""
@@ -147,9 +169,14 @@ class SpeechLLMModel(SpeechLLMPreTrainedModel):
         self.router = LanguageRouter(config.router_config, encoder_width) if config.router_config else None
         self.post_init()
 
-    def encode_speech(self, input_features, input_features_mask=None, encoder_states=None) -> SpeechFeatures:
-        """See `get_audio_features`; the encoder need not run where its states `[B, T', D]` are given."""
-        lengths = self.checked_lengths(input_features, input_features_mask)
+    def encode_speech(
+        self, input_features, input_features_mask=None, encoder_states=None, feature_lengths=None
+    ) -> SpeechFeatures:
+        """See `get_audio_features`; the encoder need not run where its states `[B, T', D]` are given.
+
+        Where they come without features, `feature_lengths` `[B]` say what these would: inputs of each clip.
+        """
+        lengths = self.checked_lengths(input_features, input_features_mask, feature_lengths)
         states = encoder_states
         if states is None:
             padded = self.config.encoder_padding == "max_length"
@@ -163,9 +190,13 @@ class SpeechLLMModel(SpeechLLMPreTrainedModel):
             auxiliary_loss=adapted.auxiliary_loss,
         )
 
-    def checked_lengths(self, input_features, input_features_mask=None) -> torch.Tensor:
+    def checked_lengths(self, input_features, input_features_mask=None, feature_lengths=None) -> torch.Tensor:
         """Inputs of each clip, `[B]`; one that is longer than the encoder hears is a `ValueError`."""
-        lengths = input_lengths(self.config, input_features, input_features_mask)
+        if input_features is None and feature_lengths is None:
+            raise ValueError("encoder_states come with feature_lengths, the inputs that each clip had")
+        lengths = feature_lengths
+        if input_features is not None:
+            lengths = input_lengths(self.config, input_features, input_features_mask)
         maximum = self.config.max_inputs
         if maximum and int(lengths.max()) > maximum:
             rate = encoder_spec(self.config.audio_config).inputs_per_second
@@ -198,13 +229,14 @@ class SpeechLLMModel(SpeechLLMPreTrainedModel):
         input_features_mask=None,
         past_key_values=None,
         encoder_states=None,
+        feature_lengths=None,
     ):
         """Prompt ids `[B, L]` and speech -> decoder inputs `[B, L, H]` and the adapter's auxiliary loss."""
         # No id is -1: a config without a tokenizer knows no placeholder.
         slots = input_ids == (-1 if self.config.audio_token_id is None else self.config.audio_token_id)
         # The placeholder may lie beyond the vocabulary: it is replaced before it is looked up.
         embeds = self.get_input_embeddings()(input_ids.masked_fill(slots, 0))
-        if input_features is None:
+        if input_features is None and encoder_states is None:
             # Once the answer has begun, a decoder may say the placeholder's id like any other.
             begins = past_key_values is None or past_key_values.get_seq_length() == 0
             if begins and bool(slots.any()):
@@ -212,7 +244,7 @@ class SpeechLLMModel(SpeechLLMPreTrainedModel):
                     "the prompt has audio placeholders, but there are no input_features to fill them"
                 )
             return embeds, None
-        speech = self.encode_speech(input_features, input_features_mask, encoder_states)
+        speech = self.encode_speech(input_features, input_features_mask, encoder_states, feature_lengths)
         placeholders = slots.sum(-1)
         if not torch.equal(placeholders, speech.lengths.to(placeholders.device)):
             row = int((placeholders.cpu() != speech.lengths.cpu()).nonzero()[0])
@@ -236,6 +268,8 @@ class SpeechLLMModel(SpeechLLMPreTrainedModel):
         decoder_input_ids=None,
         decoder_attention_mask=None,
         encoder_outputs=None,
+        encoder_states=None,
+        feature_lengths=None,
         routing_weights=None,
         use_cache=None,
         **kwargs,
@@ -286,6 +320,8 @@ class SpeechLLMForConditionalGeneration(SpeechGenerationMixin, SpeechLLMPreTrain
         decoder_input_ids=None,
         decoder_attention_mask=None,
         encoder_outputs=None,
+        encoder_states=None,
+        feature_lengths=None,
         routing_weights=None,
         use_cache=None,
         logits_to_keep=0,
@@ -295,7 +331,8 @@ class SpeechLLMForConditionalGeneration(SpeechGenerationMixin, SpeechLLMPreTrain
 
         A bridge takes what `SpeechLLMModel` does. An encoder-decoder takes the speech and either
         `decoder_input_ids`, or `decoder_prompt_ids` `[B, P]` (padded on the left) and `labels`, which go on
-        where the prompt ends. `routing_weights` `[B, N]` weigh the adapters of the bank; without them those
+        where the prompt ends. `encoder_states` `[B, T, D]` with `feature_lengths` `[B]` stand in for features,
+        once the encoder has run. `routing_weights` `[B, N]` weigh the adapters of the bank; without them those
         of `use_adapters` count.
         """
         self.model.settle_adapters(routing_weights)

@@ -17,15 +17,11 @@ from ..configuration.encoder_specs import encoder_spec
 from .audio_reading import open_audio
 from .audio_segments import Segment, split_audio
 from .clip_requests import REQUESTS
+from .language_segments import SEGMENTS, in_segments, routing_of, split_by_language
 from .memory_release import release_freed_memory
+from .pipeline_windows import NOTHING, Piece, Window
 from .processing_speechllm import SpeechLLMProcessor, is_batch
 
-# Quieter than this (RMS, dB below full scale) nobody speaks, but a language model would go on writing.
-SILENCE_DB = -60.0
-# Segments are gathered, sorted by length and batched in windows of so many batches ...
-WINDOW_BATCHES = 8
-# ... or fewer, once they last so long and fill their batches: the bound on memory for long recordings.
-WINDOW_SECONDS = 600.0
 DEFAULT_BATCH_SIZE = 8
 DEFAULT_CHUNK_SECONDS = 30.0
 # What may be given beside the options, as to every stock pipeline that generates.
@@ -40,7 +36,6 @@ UNSPACED = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3000-\u30ff\u3400-\u9fff\uf900-\ufaff\uff00-\uffef"
     "\U00020000-\U0003ffff]"
 )
-NOTHING = np.zeros(0, dtype=np.float32)
 
 
 @dataclass(frozen=True)
@@ -76,33 +71,6 @@ class TranscriptionOptions:
             raise ValueError(f"batch_size must be a whole number from 1 on, not {self.batch_size!r}")
         if self.on_error not in ("raise", "return"):
             raise ValueError(f"on_error is 'raise' or 'return', not {self.on_error!r}")
-
-
-@dataclass
-class Piece:
-    """One segment of a source on its way: what it sounds like, then what it says."""
-
-    segment: Segment
-    text: str = ""
-    # Its parts, in seconds from its start; none where nothing was said.
-    spans: list[tuple[float, float, str]] = field(default_factory=list)
-    confidence: float | None = None
-    language: str | None = None
-    language_scores: dict[str, float] | None = None
-    guarded: str | None = None
-    error: str | None = None
-
-    @property
-    def timestamp(self) -> tuple[float, float]:
-        return self.times(0.0, self.segment.duration)
-
-    def times(self, start: float, end: float) -> tuple[float, float]:
-        """A stretch of the segment as times in the source."""
-        return (round(self.segment.start + start, 3), round(self.segment.start + end, 3))
-
-    def release(self) -> None:
-        """Forget the sound: what was heard is no longer needed, and an hour of it would be much."""
-        self.segment = replace(self.segment, waveform=NOTHING)
 
 
 class SpeechLLMPipeline(AutomaticSpeechRecognitionPipeline):
@@ -163,7 +131,10 @@ class SpeechLLMPipeline(AutomaticSpeechRecognitionPipeline):
             **self._forward_params.get("generate_kwargs", {}),
             **call_options.get("generate_kwargs", {}),
         }
-        return self._with_chunk_length(TranscriptionOptions(**merged))
+        options = TranscriptionOptions(**merged)
+        if options.routing == SEGMENTS:
+            options = in_segments(options, self.model.config)
+        return self._with_chunk_length(options)
 
     def _with_chunk_length(self, options: TranscriptionOptions) -> TranscriptionOptions:
         spec, audio_config = encoder_spec(self.model.config.audio_config), self.model.config.audio_config
@@ -181,7 +152,10 @@ class SpeechLLMPipeline(AutomaticSpeechRecognitionPipeline):
         """Results in the order of `sources`, each as soon as its last segment is done."""
         open_sources: collections.deque[list[Piece]] = collections.deque()
         for window in self._windows(sources, options, open_sources):
-            for batch in window.batches():
+            cut = window
+            if options.routing == SEGMENTS:
+                cut = split_by_language(window, self.model, self.processor)
+            for batch in cut.batches():
                 self._forward(batch, options)
                 release_freed_memory()
             while len(open_sources) > 1 or (open_sources and window.closed):
@@ -213,11 +187,7 @@ class SpeechLLMPipeline(AutomaticSpeechRecognitionPipeline):
         """A source's segments; where errors are returned, an empty piece that holds one ends them."""
         try:
             for segment in self.preprocess(source, options):
-                piece = Piece(segment)
-                if segment.level_db <= SILENCE_DB:
-                    piece.guarded = "silence"
-                    piece.release()
-                yield piece
+                yield Piece.of(segment)
         except ValueError as error:
             if options.on_error == "raise":
                 raise
@@ -234,12 +204,11 @@ class SpeechLLMPipeline(AutomaticSpeechRecognitionPipeline):
         """Write text, confidence and guards into the pieces of a batch, and release their sound."""
         # Not inference mode: tables that bases cache on their way could never be trained with afterwards.
         with torch.no_grad():
+            languages = [piece.language or options.language for piece in batch]
             inputs = self.processor.apply_transcription_request(
-                [piece.segment.waveform for piece in batch], options.language, options.prompt, options.task
+                [piece.segment.waveform for piece in batch], languages, options.prompt, options.task
             ).to(self.model.device)
-            asked = self.requests.generation(bool(options.return_timestamps))
-            if options.routing is not None:
-                asked["routing"] = options.routing
+            asked = self.requests.generation(bool(options.return_timestamps)) | routing_of(batch, options)
             generate = {**asked, **options.generate_kwargs, "return_dict_in_generate": True}
             outputs = self.model.generate(**inputs, **generate)
         new_ids = self.requests.new_ids(outputs, inputs)
@@ -257,8 +226,8 @@ class SpeechLLMPipeline(AutomaticSpeechRecognitionPipeline):
             if options.return_timestamps:
                 piece.spans = self.requests.spans(new_ids[row].tolist(), piece.segment.duration)
             for name in ("language", "language_scores"):
-                found = outputs.get(name)
-                setattr(piece, name, None if found is None else found[row])
+                if outputs.get(name) is not None:
+                    setattr(piece, name, outputs[name][row])
             piece.guarded = next(
                 (name for name, rows in guards.items() if rows is not None and bool(rows[row])), None
             )
@@ -266,10 +235,11 @@ class SpeechLLMPipeline(AutomaticSpeechRecognitionPipeline):
 
     def postprocess(self, pieces: list[Piece], options: TranscriptionOptions) -> dict:  # type: ignore[override]
         """The result of one source from its pieces."""
+        pieces = [part for piece in pieces for part in piece.parts or [piece]]
         if pieces and pieces[-1].error is not None:
             return {"error": pieces[-1].error}
         result: dict = {"text": joined([piece.text for piece in pieces if piece.text])}
-        if options.return_timestamps:
+        if options.return_timestamps or options.routing == SEGMENTS:
             result["chunks"] = [chunk for piece in pieces for chunk in self._chunks(piece, options)]
         result |= self._language(pieces, options)
         if options.return_confidence:
@@ -295,8 +265,8 @@ class SpeechLLMPipeline(AutomaticSpeechRecognitionPipeline):
         """The language of most of a source, and the mean of the router's scores, weighted by duration."""
         if not options.return_language and all(piece.language_scores is None for piece in pieces):
             return {}
-        seconds: collections.Counter = collections.Counter()
-        scores: collections.Counter = collections.Counter()
+        seconds: dict[str, float] = collections.defaultdict(float)
+        scores: dict[str, float] = collections.defaultdict(float)
         routed = 0.0
         for piece in pieces:
             if piece.language is not None:
@@ -316,34 +286,6 @@ class SpeechLLMPipeline(AutomaticSpeechRecognitionPipeline):
         self.processor.save_pretrained(
             save_directory, **{name: value for name, value in kwargs.items() if name not in own}
         )
-
-
-class Window:
-    """Segments gathered for sorting. `closed` says that its last source ends in it."""
-
-    def __init__(self, batch_size: int):
-        self.batch_size = batch_size
-        self.pieces: list[Piece] = []
-        self.seconds = 0.0
-        self.closed = False
-
-    def add(self, piece: Piece) -> None:
-        self.pieces.append(piece)
-        self.seconds += piece.segment.duration
-
-    def full(self) -> bool:
-        """Whether it holds enough, in whole batches: a few rows take nearly as long as a batch of them."""
-        if not self.pieces or len(self.pieces) % self.batch_size:
-            return False
-        # Single segments need no sorting, and nobody need wait for others.
-        enough = WINDOW_BATCHES * self.batch_size if self.batch_size > 1 else 1
-        return len(self.pieces) >= enough or self.seconds >= WINDOW_SECONDS
-
-    def batches(self) -> Iterator[list[Piece]]:
-        """Longest first: what shares a batch is of about one length, and memory peaks at once."""
-        ordered = sorted(self.pieces, key=lambda piece: -piece.segment.duration)
-        for start in range(0, len(ordered), self.batch_size):
-            yield ordered[start : start + self.batch_size]
 
 
 def joined(texts: list[str]) -> str:

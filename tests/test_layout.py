@@ -34,7 +34,7 @@ def test_tree_in_the_readme_is_the_tree():
         parent = name if not line.startswith(" ") else parent
         named.add(name if parent == name else f"{parent}/{name}")
     real = {p.relative_to(ROOT).parts[0] for p in tracked() if len(p.relative_to(ROOT).parts) > 1}
-    for room in ("modeling", "package"):
+    for room in ("modeling", "package", "training"):
         real |= {f"{room}/{p.parent.name}" for p in (ROOT / room).glob("*/__init__.py")}
     assert named == {folder for folder in real if not folder.startswith(".")}
 
@@ -76,8 +76,9 @@ def test_python_of_the_readme_runs(bases, tmp_path, clips):
     import soundfile
     from subprocesses import run_python
 
-    ids = re.findall(r'"(openai/[\w.-]+|HuggingFaceTB/[\w.-]+)"', README)
-    for name, tiny in zip(ids, ("whisper", "llama_tied"), strict=True):
+    tiny_of = {"openai": "whisper_asr", "HuggingFaceTB": "llama_tied"}
+    for name in set(re.findall(r'"(openai/[\w.-]+|HuggingFaceTB/[\w.-]+)"', README)):
+        tiny = tiny_of[name.partition("/")[0]]
         shutil.copytree(bases / f"tiny--{tiny}", tmp_path / "bases" / name.replace("/", "--"))
     soundfile.write(tmp_path / "talk.wav", clips[2], 16000)
     blocks = re.findall(r"```python\n(.*?)```", README, flags=re.S)

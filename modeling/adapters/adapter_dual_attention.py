@@ -191,7 +191,7 @@ class DualAttentionAdapter(DecoderAdapter):
 
     def _note(self, notes: DualNotes, index, layer, states, encoder_states, mask, cache, gate, heads) -> None:
         own: Any = self.layers[index]
-        notes.add(index, heads=heads, gate=own.gate.primary_share(gate).detach())
+        notes.add(index, heads=heads, gate=gate.primary.detach())
         if notes.with_maps:
             own.attention.borrow(layer.encoder_attn)
             branches = {

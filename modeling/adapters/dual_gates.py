@@ -1,11 +1,11 @@
 """Gates between two cross-attentions, by what they draw a weight for.
 
-With `z` what the gate says, the weight of the primary is `a = sigmoid(bias + z)`, and what is added to the
-residual stream is `primary + (1 - a) * ((1 - gain * tanh(z)) * secondary - primary)`. Without gain that is
+With `a` the weight of the primary, what is added to the residual stream is
+`primary + (1 - a) * (gain * secondary - primary)`, where `gain` starts at 1. Without it, at 1 for good, that is
 `a * primary + (1 - a) * secondary`. docs/dual-attention.md says why there is a gain.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +14,14 @@ from ...configuration.configuration_adapters import DualAttentionAdapterConfig
 
 # As the original draws its gate.
 GATE_STD = 0.02
-# Spread of the last layer's weights at the start: at 0 nothing is said, so the fusion is exact.
-HEAD_STDS = {"exact": 0.0, "published": GATE_STD}
+
+
+class GateValues(NamedTuple):
+    """What the gate says, `[B, L, weights]` each."""
+
+    primary: Tensor  # weight of the primary, 0 to 1
+    secondary: Tensor  # weight of the secondary: both make 1
+    gain: Tensor | float  # how loud the secondary is
 
 
 class TokenGate(nn.Module):
@@ -23,49 +29,50 @@ class TokenGate(nn.Module):
 
     def __init__(self, config: DualAttentionAdapterConfig, text_config):
         super().__init__()
-        width = text_config.d_model
-        self.bias, self.gain = float(config.gate_bias or 0), float(config.gate_gain or 0)
+        width, self.weights = text_config.d_model, self.weights_of(text_config)
+        self.bias, self.largest_gain = float(config.gate_bias or 0), float(config.gate_gain or 0)
         self.trunk = nn.Linear(3 * width, config.gate_width(width))
-        self.head = nn.Linear(config.gate_width(width), self.weights(text_config))
-        nn.init.normal_(self.trunk.weight, std=GATE_STD)
-        nn.init.normal_(self.head.weight, std=HEAD_STDS[config.init])
-        nn.init.zeros_(self.trunk.bias)
-        nn.init.zeros_(self.head.bias)
+        # The weights, and where there is a gain, the gains.
+        self.head = nn.Linear(config.gate_width(width), self.weights * (2 if self.largest_gain else 1))
+        for linear in (self.trunk, self.head):
+            nn.init.normal_(linear.weight, std=GATE_STD)
+            nn.init.zeros_(linear.bias)
+        with torch.no_grad():
+            self.head.weight[self.weights :].zero_()
 
     @staticmethod
-    def weights(text_config) -> int:
+    def weights_of(text_config) -> int:
         """How many weights a token has."""
         return 1
 
-    def forward(self, states: Tensor, primary: Tensor, secondary: Tensor) -> Tensor:
-        """What the gate says of `[B, L, H]` three times: `[B, L, weights]`."""
+    def forward(self, states: Tensor, primary: Tensor, secondary: Tensor) -> GateValues:
+        """What the gate says of residual stream, primary and secondary, `[B, L, H]` each."""
         dtype = self.trunk.weight.dtype
         seen = torch.cat([states.to(dtype), primary.to(dtype), secondary.to(dtype)], dim=-1)
-        return self.head(torch.tanh(self.trunk(seen)))
-
-    def primary_share(self, gate: Tensor) -> Tensor:
-        """The weight of the primary, 0 to 1."""
-        return torch.sigmoid(self.bias + gate)
-
-    def secondary_parts(self, gate: Tensor) -> tuple[Tensor, Tensor]:
-        """The weight of the secondary, and how loud it is."""
-        return torch.sigmoid(-self.bias - gate), 1 - self.gain * torch.tanh(gate)
+        said = self.head(torch.tanh(self.trunk(seen)))
+        logit = self.bias + said[..., : self.weights]
+        gain: Tensor | float = 1.0
+        if self.largest_gain:
+            gain = 1 + self.largest_gain * torch.tanh(said[..., self.weights :])
+        return GateValues(torch.sigmoid(logit), torch.sigmoid(-logit), gain)
 
     def read_primary(self, attention, read) -> tuple[Tensor, Any]:
         """What the primary reads, by calling `read`; its heads only where the fusion wants them."""
         return read(), None
 
-    def fused(self, gate, primary, secondary, primary_heads, heads, layer, attention) -> Tensor:
+    def fused(
+        self, gate: GateValues, primary: Tensor, secondary: Tensor, primary_heads, heads, layer, attention
+    ) -> Tensor:
         """What is added to the residual stream, `[B, L, H]`."""
-        share, gain = self.secondary_parts(gate)
-        return primary + share * (gain * secondary - primary)
+        # As a difference: of equal branches it is zero to the last bit.
+        return primary + gate.secondary * (gate.gain * secondary - primary)
 
 
 class ChannelGate(TokenGate):
     """A weight for every channel of a token."""
 
     @staticmethod
-    def weights(text_config) -> int:
+    def weights_of(text_config) -> int:
         return text_config.d_model
 
 
@@ -76,7 +83,7 @@ class HeadGate(TokenGate):
     """
 
     @staticmethod
-    def weights(text_config) -> int:
+    def weights_of(text_config) -> int:
         return text_config.decoder_attention_heads
 
     def read_primary(self, attention, read) -> tuple[Tensor, Any]:
@@ -87,10 +94,13 @@ class HeadGate(TokenGate):
         finally:
             tap.remove()
 
-    def fused(self, gate, primary, secondary, primary_heads, heads, layer, attention) -> Tensor:
-        size = heads.shape[-1] // gate.shape[-1]
-        share, gain = (part.repeat_interleave(size, dim=-1) for part in self.secondary_parts(gate))
-        read = attention.read_proj((share * (gain * heads)).to(heads.dtype))
+    def fused(
+        self, gate: GateValues, primary: Tensor, secondary: Tensor, primary_heads, heads, layer, attention
+    ) -> Tensor:
+        size = heads.shape[-1] // self.weights
+        share = gate.secondary.repeat_interleave(size, dim=-1)
+        louder = (gate.secondary * gate.gain).repeat_interleave(size, dim=-1)
+        read = attention.read_proj((louder * heads).to(heads.dtype))
         held_back = layer.encoder_attn.out_proj((share * primary_heads[0]).to(primary.dtype))
         difference = nn.functional.dropout(read - held_back, p=layer.dropout, training=layer.training)
         return primary + difference

@@ -24,7 +24,7 @@ from ..greedy_rows import SpeechSteps
 class SpeechWhisperDecoderLayer(WhisperDecoderLayer):
     """The stock layer, whose cross-attention block is the adapter's business."""
 
-    def forward(
+    def forward(  # type: ignore[override]
         self, hidden_states, attention_mask, adapter, index, encoder_states, encoder_mask, cache, **kwargs
     ):
         """Residual stream `[B, L, H]` in and out; `adapter.attend` is the block between."""

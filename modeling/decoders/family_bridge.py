@@ -25,6 +25,8 @@ NOT_THE_DECODERS = frozenset(
         "decoder_input_ids",
         "decoder_attention_mask",
         "encoder_outputs",
+        "encoder_states",
+        "feature_lengths",
     ]
 )
 
@@ -113,8 +115,11 @@ class BridgeFamily:
         """Logits `[B, L, V]` and, with labels, the loss."""
         embeds, auxiliary_loss = BridgeFamily._embeds(model.model, inputs)
         outputs = model.causal_lm(inputs_embeds=embeds, **_decoder_arguments(inputs))
-        if inputs.get("labels") is not None and auxiliary_loss is not None:
-            outputs.loss = outputs.loss + auxiliary_loss
+        labels, count = inputs.get("labels"), inputs.get("num_items_in_batch")
+        if labels is not None and auxiliary_loss is not None:
+            # Where the loss is a share of an accumulated batch's, so is this.
+            share = 1.0 if count is None else (labels != -100).sum() / count
+            outputs.loss = outputs.loss + auxiliary_loss * share
         return outputs
 
     @staticmethod
@@ -123,7 +128,8 @@ class BridgeFamily:
         if inputs.get("inputs_embeds") is not None:
             return inputs["inputs_embeds"], None
         names = ("input_ids", "input_features", "input_features_mask", "past_key_values")
-        return model.embed_prompt(*(inputs.get(name) for name in names))
+        of_states = ("encoder_states", "feature_lengths")
+        return model.embed_prompt(*(inputs.get(name) for name in names + of_states))
 
     @staticmethod
     def generate(model, input_features=None, input_features_mask=None, **arguments):

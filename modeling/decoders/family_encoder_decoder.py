@@ -30,6 +30,8 @@ NOT_THE_DECODERS = frozenset(
         "decoder_prompt_ids",
         "decoder_prompt_mask",
         "encoder_outputs",
+        "encoder_states",
+        "feature_lengths",
         "num_items_in_batch",
     ]
 )
@@ -102,6 +104,14 @@ class EncoderDecoderFamily:
         return states, None if padded else mask_if_padded(frames, states.shape[1])
 
     @staticmethod
+    def remembered(model, encoder_states, feature_lengths) -> tuple[torch.Tensor, Any]:
+        """As `encode`, of states `[B, T, D]` that were computed before, in whatever precision they were kept."""
+        frames = model.config.encoder_frames(model.checked_lengths(None, None, feature_lengths))
+        states = encoder_states.to(model.language_model.dtype)
+        padded = model.config.encoder_padding == "max_length"
+        return states, None if padded else mask_if_padded(frames, states.shape[1])
+
+    @staticmethod
     def hidden(model, inputs: dict):
         """Hidden states of the decoder `[B, L, H]`."""
         states, mask = EncoderDecoderFamily._speech(model, inputs)
@@ -132,6 +142,8 @@ class EncoderDecoderFamily:
         given = inputs.get("encoder_outputs")
         if given is not None:
             return given[0], inputs.get("encoder_attention_mask")
+        if inputs.get("encoder_states") is not None:
+            return EncoderDecoderFamily.remembered(model, inputs["encoder_states"], inputs.get("feature_lengths"))
         if inputs.get("input_features") is None:
             raise ValueError("nothing to listen to: pass input_features or encoder_outputs")
         return EncoderDecoderFamily.encode(model, inputs["input_features"], inputs.get("input_features_mask"))

@@ -209,7 +209,7 @@ def merged(groups: list[tuple[list[int], Any]], pad: int):
     as_dict = not isinstance(groups[0][1], torch.Tensor)
     together: dict[str, Any] = {}
     for name in ROW_FIELDS if as_dict else ("sequences",):
-        parts = [getattr(output, name, None) if as_dict else output for _, output in groups]
+        parts: list[Any] = [getattr(output, name, None) if as_dict else output for _, output in groups]
         if any(part is None for part in parts):
             continue
         filler = pad if name == "sequences" else 0

@@ -65,7 +65,9 @@ def route(
         return _named(model, languages)
     if model.router is None:
         if strategy is None and len(names) == 1:
-            return Routing(torch.ones(len(languages), 1), _told(model, names * len(languages), languages))
+            return Routing(
+                torch.ones(len(languages), 1), told_languages(model, names * len(languages), languages)
+            )
         raise ValueError(
             f"this checkpoint has no router: say language= ({', '.join(names)}) or routing='base'"
         )
@@ -77,7 +79,7 @@ def _named(model, languages: list[str | None]) -> Routing:
     if not model.bank.names:
         return Routing(None, languages)
     chosen = [adapter_of(model, str(language)) for language in languages]
-    return Routing(_one_hot(chosen, model.bank.names), _told(model, chosen, languages))
+    return Routing(_one_hot(chosen, model.bank.names), told_languages(model, chosen, languages))
 
 
 def _routed(model, input_features, lengths, languages: list[str | None], strategy: str | None) -> Routing:
@@ -92,38 +94,21 @@ def _routed(model, input_features, lengths, languages: list[str | None], strateg
         for row, language in enumerate(languages):
             if language is not None:
                 weights[row] = _one_hot([adapter_of(model, language)], names)[0]
-    return Routing(weights, _told(model, best, languages), scores, encoder_pass)
+    return Routing(weights, told_languages(model, best, languages), scores, encoder_pass)
 
 
-@torch.no_grad()
 def heard_languages(model, input_features, lengths) -> tuple[torch.Tensor, EncoderPass | None]:
-    """The router's probabilities `[B, labels]`, and the encoder pass they come from if it may go on."""
-    config = model.config.router_config
-    model.bank.use(None)
-    run = EncoderPass(
-        model, input_features, lengths, pad_to_maximum=model.config.encoder_padding == "max_length",
-        cut=model.config.encoder_padding != "max_length",
-    )  # fmt: skip
-    if config.layer is None:
-        states = run.finish()
-        shared = None if model.bank.touches("encoder") else Finished(states)
-        return model.router.probabilities(states, run.frames), shared  # type: ignore[return-value]
-    rows = [
-        model.router.probabilities(states, run.frames[part]) for part, states in run.rest_at(config.layer)
-    ]
+    """The router's probabilities `[B, labels]`, and the encoder pass they come from if it may go on.
+
+    Gradient reaches the router and nothing below it.
+    """
+    layer = model.config.router_config.layer
+    with torch.no_grad():
+        run = EncoderPass.of_base(model, input_features, lengths)
+        heard = list(run.rest_at(layer))
+    rows = [model.router.probabilities(states, run.frames[part]) for part, states in heard]
     # Below the layer everybody's states are the frozen base's: no need to compute them again.
-    return torch.cat(rows), None if model.bank.touches("encoder", config.layer) else run
-
-
-class Finished:
-    """An encoder pass that has nothing left to do, because no adapter touches the encoder."""
-
-    def __init__(self, states: torch.Tensor):
-        self.states = states
-
-    def finish(self) -> torch.Tensor:
-        """The states, as they are."""
-        return self.states
+    return torch.cat(rows), None if model.bank.touches("encoder", layer) else run
 
 
 @contextlib.contextmanager
@@ -160,7 +145,7 @@ def adapter_of(model, language: str) -> str:
     return fitting[0] if fitting else BASE
 
 
-def _told(model, chosen: list[str], languages: list[str | None]) -> list[str | None]:
+def told_languages(model, chosen: list[str], languages: list[str | None]) -> list[str | None]:
     """What the decoder is told: what the caller named, or else the language of the chosen adapter or label.
 
     An adapter for a domain has none; then the base says what it hears.

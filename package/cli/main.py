@@ -10,6 +10,8 @@ import traceback
 # docstring: its first paragraph describes the command, the rest is the example below `--help`.
 COMMANDS = {
     "transcribe": ("speechllm.cli.transcribe", "write down what is said in audio files"),
+    "train": ("speechllm.cli.train", "train a speech recognizer"),
+    "prepare": ("speechllm.cli.prepare", "turn a corpus into manifests to train and test on"),
     "bases": ("speechllm.cli.bases", "list, install and verify base models"),
     "doctor": ("speechllm.cli.doctor", "show versions, devices and what a model can be loaded from"),
 }

@@ -10,7 +10,10 @@ from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, TrainerCallba
 pytest.importorskip("accelerate", reason="the stock trainer needs accelerate")
 
 LORA = {"encoder": {"r": 2}, "decoder": {"r": 2, "lora_dropout": 0.3}}
-variants = pytest.mark.parametrize("fields", [{}, {"lora_config": LORA}], ids=["bridge", "lora"])
+BANK = {"it": {"encoder": {"r": 2, "lora_dropout": 0.3}, "decoder": {"r": 2}}, "fr": {"decoder": {"r": 2}}}
+variants = pytest.mark.parametrize(
+    "fields", [{}, {"lora_config": LORA}, {"lora_bank": BANK}], ids=["bridge", "lora", "whisper"]
+)
 
 
 class Rows(torch.utils.data.Dataset):
@@ -37,16 +40,30 @@ class StopAfter(TrainerCallback):
 
 
 @pytest.fixture()
-def train(compose, clips, tmp_path):
+def parts(compose, compose_whisper):
+    """`parts(fields)` -> `(model, processor)`: a bridge, or a Whisper whose adapter "it" is trained."""
+
+    def build(fields):
+        if "lora_bank" not in fields:
+            return compose("whisper", "llama", **fields)
+        model, processor = compose_whisper(encoder_padding="longest", **fields)
+        model.use_adapters("it")
+        return model, processor
+
+    return build
+
+
+@pytest.fixture()
+def train(parts, clips, tmp_path):
     """`train(folder, fields, resume=..., callbacks=..., **arguments)` -> the trainer, after its run."""
 
     def run(name, fields, resume=None, callbacks=(), **arguments):
-        model, processor = compose("whisper", "llama", **fields)
+        model, processor = parts(fields)
         rows = Rows(clips[:4], ["ab", "c", "de", "fgh"])
 
         def collate(pairs):
             audio, texts = zip(*pairs, strict=True)
-            return dict(processor.apply_training_request(list(audio), list(texts)))
+            return dict(processor.apply_training_request(list(audio), list(texts), language="it"))
 
         settings = {
             "output_dir": str(tmp_path / name),
@@ -81,15 +98,16 @@ def train(compose, clips, tmp_path):
 
 
 @variants
-def test_two_steps_train_the_bridge_and_leave_the_bases(train, compose, tmp_path, fields):
-    before = {name: t.clone() for name, t in compose("whisper", "llama", **fields)[0].state_dict().items()}
+def test_two_steps_train_what_is_new_and_leave_the_bases(train, parts, tmp_path, fields):
+    before = {name: t.clone() for name, t in parts(fields)[0].state_dict().items()}
     model = train("run", fields, max_steps=2).model
     for name, tensor in model.state_dict().items():
         if model.is_base_key(name):
             assert torch.equal(tensor, before[name]), name
     changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
-    assert any(".adapter." in name for name in changed)
+    assert any(".adapter." in name for name in changed) == ("lora_bank" not in fields)
     assert any(map(is_lora_key, changed)) == bool(fields)
+    assert not any(".fr." in name for name in changed)
 
 
 @variants
@@ -140,7 +158,7 @@ def test_evaluation_generates_and_the_best_model_comes_back(train, bases, tmp_pa
     assert abs(metrics["eval_loss"] - min(losses)) < 1e-5
     assert trainer.predict(trainer.eval_dataset).predictions.shape[0] == 4
     trainer.save_model(str(tmp_path / "end"))
-    assert '"max_length"' not in (tmp_path / "end" / "generation_config.json").read_text()
+    assert '"max_length": 20' not in (tmp_path / "end" / "generation_config.json").read_text()
     assert not trainer.model.training or trainer.model.eval()
 
 

@@ -6,7 +6,7 @@ import weakref
 import numpy as np
 import pytest
 from sounds import RATE
-from speechllm.processing import pipeline_speechllm
+from speechllm.processing import pipeline_speechllm, pipeline_windows
 from speechllm.processing.pipeline_speechllm import joined
 
 
@@ -25,7 +25,7 @@ def test_results_do_not_depend_on_batches_and_windows(
     one_by_one = [asr(source, batch_size=1, **options) for source in sources]
     assert one_by_one[1]["text"] == texts[0]
     assert len(one_by_one[0]["chunks"]) > 4
-    monkeypatch.setattr(pipeline_speechllm, "WINDOW_BATCHES", window_batches)
+    monkeypatch.setattr(pipeline_windows, "WINDOW_BATCHES", window_batches)
     for batch_size in (1, 2, 3, 8):
         results = asr(sources, batch_size=batch_size, **options)
         for result, expected in zip(results, one_by_one, strict=True):
@@ -94,7 +94,7 @@ def alive(monkeypatch):
 
 
 def test_long_audio_is_never_whole_in_memory(asr, alive, monkeypatch):
-    monkeypatch.setattr(pipeline_speechllm, "WINDOW_BATCHES", 2)
+    monkeypatch.setattr(pipeline_windows, "WINDOW_BATCHES", 2)
     noise = 0.1 * np.random.default_rng(0).standard_normal(20 * RATE).astype(np.float32)
     result = asr(noise, batch_size=4, chunk_length_s=0.5, max_new_tokens=2, return_timestamps=True)
     assert alive["all"] == len(result["chunks"]) >= 40
@@ -104,7 +104,7 @@ def test_long_audio_is_never_whole_in_memory(asr, alive, monkeypatch):
 
 
 def test_windows_are_bounded_in_seconds_but_hold_whole_batches(asr, alive, monkeypatch):
-    monkeypatch.setattr(pipeline_speechllm, "WINDOW_SECONDS", 1.0)
+    monkeypatch.setattr(pipeline_windows, "WINDOW_SECONDS", 1.0)
     noise = 0.1 * np.random.default_rng(0).standard_normal(10 * RATE).astype(np.float32)
     sizes = []
     forward = asr._forward

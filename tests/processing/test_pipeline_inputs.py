@@ -9,7 +9,7 @@ import pytest
 import soundfile
 import torch
 from sounds import RATE
-from speechllm.processing import pipeline_speechllm
+from speechllm.processing import pipeline_windows
 from speechllm.processing.audio_reading import read_audio
 from speechllm.processing.pipeline_speechllm import is_single
 from transformers.pipelines.pt_utils import KeyDataset
@@ -120,7 +120,7 @@ def test_lists_and_tuples_give_lists(asr, clips, texts):
 def test_generators_are_read_as_their_results_are_taken(
     asr, clips, texts, monkeypatch, batch_size, taken_first
 ):
-    monkeypatch.setattr(pipeline_speechllm, "WINDOW_BATCHES", 2)
+    monkeypatch.setattr(pipeline_windows, "WINDOW_BATCHES", 2)
     taken = []
 
     def sources():

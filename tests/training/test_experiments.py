@@ -1,0 +1,66 @@
+"""Every experiment is run by the command it begins with, composes, and takes steps on tiny bases."""
+
+import re
+import shlex
+
+import pytest
+import yaml
+from speechllm.training.entry import CONFIGURATION
+from speechllm.training.settings import read_run
+from training_runs import SHORT, composed, data_overrides, run_training
+
+EXPERIMENTS = {path.stem: path for path in sorted((CONFIGURATION / "experiment").glob("*.yaml"))}
+# Widths that go with tiny bases; what an adapter has of them is replaced.
+TINY_SIZES = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4}
+# The tiny base of each encoder family.
+TINY_ENCODERS = {"MBZUAI": "speecht5", "facebook": "hubert_large", "openai": "whisper"}
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_an_experiment_begins_with_the_command_that_runs_it(name):
+    lines = EXPERIMENTS[name].read_text().splitlines()
+    command = lines[1].removeprefix("# ")
+    words = shlex.split(command)
+    assert words[:3] == ["accelerate", "launch", "training/train.py"]
+    assert words[3] == f"+experiment={name}"
+    composed(*words[3:])
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_an_experiment_is_called_as_its_file_and_all_of_it_is_understood(name):
+    config = composed(f"+experiment={name}")
+    assert config["name"] == name
+    assert read_run(config).phases
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in EXPERIMENTS if name != "smoke"])
+def test_an_experiment_takes_two_steps_in_every_phase_on_tiny_bases(name, bases, tmp_path):
+    config = composed(f"+experiment={name}", *SHORT)
+    config["data"] = composed(*data_overrides(tmp_path / "corpus"))["data"]
+    model, adapter = config["model"], config["adapter"]
+    family = model["encoder"].split("/")[0]
+    model["encoder"] = f"tiny/{TINY_ENCODERS[family]}"
+    if model["decoder"]:
+        model["decoder"] = "tiny/qwen3" if "Qwen" in model["decoder"] else "tiny/llama"
+    else:
+        model["encoder"] = "tiny/whisper_asr"
+    model["bases"] = str(bases)
+    adapter.update({key: size for key, size in TINY_SIZES.items() if key in adapter})
+    for fields in [*(model["lora_bank"] or {}).values()][:1]:
+        # The clips of the tests are English.
+        fields["language"] = "en"
+    for phase in config["phases"]:
+        phase.update(steps=2, epochs=None)
+    config["trainer"].update(batch_seconds=config["trainer"]["batch_seconds"] and 8.0)
+    folder = run_training(config, tmp_path / "run")
+    results = yaml.safe_load((folder / "results.json").read_text())
+    assert [phase["steps"] for phase in results["phases"]] == [2] * len(config["phases"])
+    assert {"wer", "cer", "loss", "repetition_rate", "empty_rate"} <= set(results["metrics"]["test"])
+
+
+def test_every_adapter_and_every_system_has_an_experiment():
+    adapters = {path.stem for path in (CONFIGURATION / "adapter").glob("*.yaml")}
+    used = {composed(f"+experiment={name}")["adapter"]["kind"] for name in EXPERIMENTS}
+    assert used == adapters
+    assert all(re.fullmatch(r"[a-z_0-9]+", name) for name in EXPERIMENTS)

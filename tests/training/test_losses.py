@@ -1,0 +1,116 @@
+"""Losses say what they should, add up over micro-batches, and smooth only what is trained."""
+
+import pytest
+import torch
+from speechllm.training.losses.loss_table import LOSSES, loss_class
+from torch.nn import functional as F
+
+TEXTS = ["ab", "c", "de", "fgh"]
+
+
+@pytest.fixture()
+def batch(compose, clips):
+    def make(loss, adapter="mlp", smoothing=0.0, **options):
+        model, processor = compose("whisper", "llama", adapter)
+        torch.manual_seed(1)
+        objective = LOSSES[loss](model, processor, options, smoothing)
+        objective.see_corpus(TEXTS)
+        return objective, dict(processor.apply_training_request(audio=clips[1:5], target=TEXTS))
+
+    return make
+
+
+def rows(inputs, start, stop):
+    return {name: value[start:stop] for name, value in inputs.items()}
+
+
+@pytest.mark.parametrize("loss", ["ctc", "cross_entropy"])
+@pytest.mark.parametrize("adapter", ["mlp", "moe"])
+def test_micro_batches_add_up_to_their_step(batch, loss, adapter):
+    objective, inputs = batch(loss, adapter)
+    objective.train()
+    items = (inputs["labels"] != -100).sum()
+    if adapter == "moe":
+        # Its balance is a matter of the whole batch: with one part it must count once, not twice.
+        whole = objective(**inputs, num_items_in_batch=items)["loss"]
+        doubled = objective(**inputs, num_items_in_batch=2 * items)["loss"] * 2
+        torch.testing.assert_close(whole, doubled)
+        return
+    whole = objective(**inputs, num_items_in_batch=items)["loss"]
+    parts = [objective(**rows(inputs, *cut), num_items_in_batch=items)["loss"] for cut in ((0, 1), (1, 4))]
+    torch.testing.assert_close(sum(parts), whole, atol=1e-5, rtol=1e-5)
+
+
+def test_label_smoothing_is_that_of_shifted_labels_and_of_training_alone(batch):
+    objective, inputs = batch("cross_entropy", smoothing=0.1)
+    model = objective.model
+    logits = model(**{k: v for k, v in inputs.items() if k != "labels"}).logits[:, :-1]
+    wanted = F.cross_entropy(logits.transpose(1, 2), inputs["labels"][:, 1:], label_smoothing=0.1)
+    torch.testing.assert_close(objective.train()(**inputs)["loss"], wanted)
+    plain = F.cross_entropy(logits.transpose(1, 2), inputs["labels"][:, 1:])
+    torch.testing.assert_close(objective.eval()(**inputs)["loss"], plain)
+
+
+def test_ctc_takes_its_classes_from_the_corpus_and_its_targets_without_the_end(batch):
+    objective, inputs = batch("ctc")
+    assert len(objective.tokens) == len(set("abcdefgh"))
+    probabilities, counts, _ = objective.classified(inputs)
+    assert probabilities.shape[-1] == 9
+    total = 0.0
+    for row, text in enumerate(TEXTS):
+        ids = torch.tensor(objective.processor.tokenizer(text, add_special_tokens=False).input_ids)
+        path = probabilities[row, : counts[row], None]
+        target = objective.classes_of(ids)[None]
+        total += F.ctc_loss(path, target, counts[row : row + 1], torch.tensor([len(ids)]), reduction="sum")
+    items = sum(len(text) + 1 for text in TEXTS)
+    torch.testing.assert_close(objective(**inputs)["loss"], total / items)
+
+
+def test_best_path_of_ctc_is_collapsed_and_without_blanks(batch, monkeypatch):
+    objective, inputs = batch("ctc")
+    path = torch.tensor([[0, 1, 1, 0, 2, 2, 3], [3, 3, 0, 3, 5, 5, 5]])
+    scores = F.one_hot(path, 9).float()
+    monkeypatch.setattr(objective, "classified", lambda _: (scores, torch.tensor([7, 4]), None))
+    ids = objective.predict(inputs)
+    assert [objective.processor.decode(row[row >= 0]) for row in ids] == ["abc", "cc"]
+
+
+def test_contrastive_ignores_padding_repeated_texts_and_silence(batch, clips):
+    objective, inputs = batch("contrastive")
+    processor = objective.processor
+    alone = objective(**inputs)["loss"]
+    # A long silent clip more: everything is padded further, and it has no text to be like.
+    padded = dict(processor.apply_training_request(audio=[*clips[1:5], clips[5]], target=[*TEXTS, ""]))
+    torch.testing.assert_close(objective(**padded)["loss"], alone, atol=1e-4, rtol=1e-4)
+    clip, text = torch.eye(3)[[0, 0]], torch.eye(3)[[1, 1]]
+    same = torch.ones(2, 2, dtype=torch.bool)
+    assert objective.pair_loss(clip, text, same) < 1e-6
+
+
+def test_contrastive_lowers_and_learns_its_temperature(batch):
+    objective, inputs = batch("contrastive", symmetric=True)
+    before = float(objective.log_scale)
+    parameters = [*objective.model.model.adapter.parameters(), objective.log_scale]
+    optimizer = torch.optim.AdamW(parameters, lr=1e-2)
+    losses = []
+    for _ in range(40):
+        optimizer.zero_grad()
+        loss = objective(**inputs)["loss"]
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss))
+    assert losses[-1] < losses[0] / 4
+    assert float(objective.log_scale) != before
+
+
+def test_one_direction_is_not_two(batch):
+    one, inputs = batch("contrastive", symmetric=False)
+    two, _ = batch("contrastive", symmetric=True)
+    assert abs(float(one(**inputs)["loss"]) - float(two(**inputs)["loss"])) > 1e-6
+
+
+def test_unknown_losses_and_options_are_refused(batch):
+    with pytest.raises(ValueError, match="unknown loss 'ctx'; did you mean 'ctc'"):
+        loss_class("ctx")
+    with pytest.raises(ValueError, match="no field 'temprature'; did you mean 'temperature'"):
+        batch("contrastive", temprature=1)

@@ -1,0 +1,50 @@
+"""Cross-entropy of the target text, through the decoder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .objective import Objective, share_of_step
+
+
+class CrossEntropy(Objective):
+    """The model's own loss, optionally with label smoothing, which the stock trainer gets wrong here."""
+
+    @dataclass(frozen=True)
+    class Options:
+        """None."""
+
+    def forward(self, labels, num_items_in_batch=None, **batch) -> dict[str, Tensor]:
+        """`{"loss"}`: a mean over target tokens, over all of the step's where their number is given."""
+        outputs = self.model(**batch, labels=labels, use_cache=False)
+        loss = outputs.loss
+        if self.label_smoothing and self.training:
+            logits, targets = self.aligned(outputs.logits, labels)
+            loss = loss + smoothing_excess(logits, targets, self.label_smoothing)
+        # The model's own mean, and with it what an adapter adds to it, counts by its share of the tokens.
+        return {"loss": loss * share_of_step(labels, num_items_in_batch)}
+
+    def aligned(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits `[N, V]` and the targets `[N]` they are about, of positions that are scored."""
+        if getattr(self.model.config, "is_encoder_decoder", False):
+            logits, targets = logits[:, -labels.shape[1] :], labels
+        else:
+            # A causal model's state at a position speaks about the next one.
+            logits, targets = logits[:, :-1], labels[:, 1:]
+        scored = targets != -100
+        return logits[scored].float(), targets[scored]
+
+    @torch.no_grad()
+    def predict(self, batch: dict[str, Tensor], **generation) -> Tensor:
+        """New ids `[B, N]` of real generation."""
+        return self.model.generate(**batch, **generation)
+
+
+def smoothing_excess(logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:
+    """What label smoothing adds to the mean cross-entropy; `[N, V]` and `[N]`."""
+    smoothed = F.cross_entropy(logits, targets, label_smoothing=smoothing)
+    return smoothed - F.cross_entropy(logits, targets)
