@@ -1,5 +1,8 @@
 """LoRA on frozen bases: which linears, how wide, how strong; one always on, or a bank of named ones."""
 
+import copy
+import functools
+import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -73,7 +76,16 @@ def lora_config(value) -> LoraConfig:
         value = value.to_dict()
     if not isinstance(value, Mapping):
         raise ValueError(f"a slot of lora_config holds fields such as {{'r': 8}}, not {value!r}")
-    return LoraConfig(**value)
+    try:
+        # A bank repeats itself, and to check a config takes ten times as long as to copy it.
+        return copy.deepcopy(_checked_lora(json.dumps(dict(value), sort_keys=True)))
+    except TypeError:
+        return LoraConfig(**value)
+
+
+@functools.lru_cache(maxsize=64)
+def _checked_lora(fields: str) -> LoraConfig:
+    return LoraConfig(**json.loads(fields))
 
 
 @strict_config
@@ -136,8 +148,8 @@ def check_adapter_name(name) -> str:
     """`name`, if an adapter of a bank can be called so."""
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
         raise ValueError(f"an adapter's name is made of letters, digits, _ and -, which {name!r} is not")
-    # A ModuleDict keeps its modules as attributes, beside its own.
-    if name in RESERVED_NAMES or hasattr(nn.ModuleDict(), name):
+    # Dicts of parameters and modules keep what they hold as attributes, beside their own.
+    if name in RESERVED_NAMES or hasattr(nn.ModuleDict(), name) or hasattr(nn.ParameterDict(), name):
         raise ValueError(f"no adapter of a bank can be called {name!r}: the name has a meaning of its own")
     return name
 

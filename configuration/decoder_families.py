@@ -79,6 +79,12 @@ def bridge_prompt_ids(config, tokenizer) -> list[int]:
     return [-1 if token == audio else token for token in ids]
 
 
+def pad_with_the_end(tokenizer) -> None:
+    """Whisper's own tokenizer may have no padding token; its model pads with the end."""
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+
+
 DECODER_FAMILIES = {
     "bridge": DecoderFamily(
         check=check_causal,
@@ -90,7 +96,7 @@ DECODER_FAMILIES = {
     ),
     "encoder_decoder": DecoderFamily(
         check=check_encoder_decoder,
-        prepare=lambda tokenizer: None,
+        prepare=pad_with_the_end,
         prompt_ids=lambda config, tokenizer: None,
         one_base=True,
         encoder_padding="max_length",

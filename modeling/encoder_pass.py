@@ -51,6 +51,13 @@ class EncoderPass:
         padded = model.config.encoder_padding == "max_length"
         return cls(model, input_features, lengths, pad_to_maximum=padded, cut=not padded)
 
+    @classmethod
+    def ended(cls, model, states: torch.Tensor, lengths: torch.Tensor) -> "EncoderPass":
+        """A pass that was made before: its `finish` gives these states `[B, T', D]`."""
+        run = cls(model, None, lengths, pad_to_maximum=model.config.encoder_padding == "max_length")
+        run._ended = states.to(model.language_model.dtype)
+        return run
+
     def rest_at(self, layer: int | None) -> Iterator[tuple[slice, torch.Tensor]]:
         """Rows and their states `[b, T, D]` as they enter `layer`; nothing of the bank is in use so far.
 

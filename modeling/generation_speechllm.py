@@ -113,25 +113,33 @@ class SpeechGenerationMixin(GenerationMixin):
     def generate_from_prompt(
         self, input_features=None, input_features_mask=None, input_ids=None, attention_mask=None,
         inputs_embeds=None, labels=None, generation_config=None, stop_loops=True, encoder_states=None,
-        rows_kept=None, **kwargs
+        feature_lengths=None, rows_kept=None, **kwargs
     ):  # fmt: skip
         """`generate` of a bridge.
 
         With features only, the config's default prompt is used and new ids `[B, N]` are returned; with
         `input_ids` `[B, L]` (padded on either side) prompt and new ids, as every decoder does; with `labels`,
         as an evaluating trainer passes them, the prompt ends at the first label and new ids are returned.
-        `encoder_states` `[B, T, D]` spare the encoder; `rows_kept` is told of rows that leave the batch.
+        `encoder_states` `[B, T, D]` spare the encoder, and with `feature_lengths` `[B]` the features, too;
+        `rows_kept` is told of rows that leave the batch.
         """
         prompt = input_ids if labels is None else None
         if inputs_embeds is None:
             inputs_embeds, attention_mask = self._embed(
-                input_ids, attention_mask, labels, input_features, input_features_mask, encoder_states
+                input_ids,
+                attention_mask,
+                labels,
+                input_features,
+                input_features_mask,
+                encoder_states,
+                feature_lengths,
             )
         settings, arguments, limited = self.settled(
             generation_config, kwargs, 0 if prompt is None else prompt.shape[1]
         )
-        if input_features is not None:
-            budgets = self.token_budgets(self.speech_seconds(input_features, input_features_mask))
+        if input_features is not None or feature_lengths is not None:
+            lengths = self.model.checked_lengths(input_features, input_features_mask, feature_lengths)
+            budgets = self.token_budgets(self.seconds_of(lengths))
             if limited:
                 budgets = torch.full_like(budgets, settings.max_new_tokens)
             if self.bound(settings, arguments, budgets.to(inputs_embeds.device), stop_loops):
@@ -145,8 +153,9 @@ class SpeechGenerationMixin(GenerationMixin):
         return outputs if prompt is None else _prepend(prompt, outputs)
 
     def _embed(
-        self, input_ids, attention_mask, labels, input_features, input_features_mask, encoder_states=None
-    ):
+        self, input_ids, attention_mask, labels, input_features, input_features_mask, encoder_states=None,
+        feature_lengths=None,
+    ):  # fmt: skip
         """Decoder inputs `[B, L, H]` and mask `[B, L]`, left-padded, of a prompt padded on either side."""
         if input_ids is None:
             if input_features is None:
@@ -154,7 +163,11 @@ class SpeechGenerationMixin(GenerationMixin):
             input_ids, attention_mask = self.default_prompt(input_features, input_features_mask)
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         embeds, _ = self.model.embed_prompt(
-            input_ids, input_features, input_features_mask, encoder_states=encoder_states
+            input_ids,
+            input_features,
+            input_features_mask,
+            encoder_states=encoder_states,
+            feature_lengths=feature_lengths,
         )
         if labels is not None:
             mask = mask * (torch.cumsum((labels != -100).int(), 1) == 0)
@@ -197,6 +210,7 @@ class SpeechGenerationMixin(GenerationMixin):
         )
         other = any(arguments.get(name) is not None for name in STOCK_LOOP_ARGUMENTS)
         other = other or any(getattr(settings, name, None) for name in STOCK_LOOP_SETTINGS)
+        other = other or settings.use_cache is False
         if greedy and not other and not self._ranks_go_together(arguments.get("synced_gpus")):
             arguments.update(custom_generate=decode_greedy_rows, token_budgets=budgets, stop_loops=stop_loops)
             return True

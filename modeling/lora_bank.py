@@ -12,8 +12,8 @@ from ..configuration.configuration_lora import (
     bank_adapter,
     check_adapter_name,
 )
-from .lora_layers import ADAPTER, LoraLinear, add_lora, layer_index, replace_module
-from .lora_plans import LivePlan, MergedPlan, Rows, StackedPlan, stacked_rows, weight_of
+from .lora_layers import ADAPTER, LoraLinear, add_lora, base_linears, layer_index, replace_module
+from .lora_plans import LivePlan, MergedPlan, Rows, StackedPlan, stacked_rows
 
 # No adapter of a config can be called so.
 REPLACEMENT = "_replacement"
@@ -32,8 +32,10 @@ class LoraBank:
         self._layers: dict[tuple[str, str], LoraLinear] = {}
         self._rows: list[Rows] = []
         self._merged: dict[tuple[str, str], MergedPlan] = {}
+        # Looked for once: a bank of ten goes over the same linears ten times.
+        linears = {slot: base_linears(base) for slot, base in slots.items()} if adapters else {}
         for name, config in adapters.items():
-            self._attach(name, config.slots)
+            self._attach(name, config.slots, linears=linears)
 
     @property
     def names(self) -> list[str]:
@@ -93,8 +95,7 @@ class LoraBank:
     def parameters_of(self, name: str) -> list[nn.Parameter]:
         """The parameters of one adapter."""
         layers = self._layers_of(self._known(name)).values()
-        factors = [side[name] for layer in layers for side in (layer.lora_A, layer.lora_B)]
-        return [parameter for factor in factors for parameter in factor.parameters()]
+        return [side[name] for layer in layers for side in (layer.lora_A, layer.lora_B)]
 
     def config_of(self, name: str) -> BankAdapterConfig:
         """The config of an adapter of the bank."""
@@ -176,7 +177,7 @@ class LoraBank:
                     plan = MergedPlan(layer, names[0])
                 layer.plan = self._merged[key] = plan
             elif names:
-                columns = [used[name] for name in names for _ in weight_of(layer.lora_A, name)]
+                columns = [used[name] for name in names for _ in layer.lora_A[name]]
                 base = layer.base_layer.weight
                 # Quantized weights are integers; LoRA around them works in its own dtype.
                 dtype = base.dtype if base.is_floating_point() else torch.float32
@@ -186,15 +187,19 @@ class LoraBank:
                 layer.plan = StackedPlan(layer, names, dtype, shared[place])
         self._rows = list(shared.values())
 
-    def _attach(self, name: str, slots: dict[str, LoraConfig], called: str | None = None) -> None:
+    def _attach(
+        self, name: str, slots: dict[str, LoraConfig], called: str | None = None, linears=None
+    ) -> None:
         """Put an adapter's LoRA into the slots, whole or not at all; nothing is in use then."""
-        self.release()
+        if self._layers:
+            self.release()
         attached: dict[tuple[str, str], LoraLinear] = {}
         try:
             for slot, lora in slots.items():
                 if slot not in self.slots:
                     raise ValueError(f"there is no slot {slot!r}; there are {', '.join(self.slots)}")
-                for module, layer in add_lora(self.slots[slot], lora, name).items():
+                there = None if linears is None else linears[slot]
+                for module, layer in add_lora(self.slots[slot], lora, name, there).items():
                     attached[slot, module] = self._layers[slot, module] = layer
         except ValueError as error:
             self._detach(name, attached)

@@ -288,5 +288,5 @@ def _fill(base: nn.Module, adapter: str, named: dict[str, torch.Tensor]) -> None
 
 
 def _peft_name(name: str, adapter: str) -> str:
-    # PEFT's files leave out the adapter's name, which its modules carry.
-    return name.replace(f".{adapter}.weight", ".weight")
+    # PEFT's files leave out the adapter's name, and have a module for each matrix.
+    return f"{name.removesuffix(f'.{adapter}')}.weight"

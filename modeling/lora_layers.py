@@ -10,6 +10,7 @@ import re
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from ..configuration.configuration_lora import LoraConfig
@@ -17,46 +18,69 @@ from ..configuration.configuration_lora import LoraConfig
 ADAPTER = "default"
 
 
+class Factors(nn.ParameterDict):
+    """One side of a layer's adapters, by name: `lora_A` `[r, in]` or `lora_B` `[out, r]`.
+
+    Parameters, not linears as in PEFT: a bank has hundreds of them, and a module each would take longer to
+    make than the base takes to load.
+    """
+
+    # A composite's constructor initializes what does not carry this mark, by rules for other layers.
+    _is_hf_initialized = True
+
+
+class Dropouts(nn.ModuleDict):
+    """The dropout of the adapters that have one, by name."""
+
+    _is_hf_initialized = True
+
+
 class LoraLinear(nn.Module):
-    """`base(x)` plus `scaling * B(A(dropout(x)))` of its adapters. Parameters are named as PEFT names them.
+    """`base(x)` plus `scaling * B(A(dropout(x)))` of its adapters, named as PEFT names them.
 
     The adapter "default" is always on. Of the others those that `plan` says: a bank sets it for each batch.
     """
 
     base_layer: Any
+    _is_hf_initialized = True
 
     def __init__(self, base_layer: Any):
         super().__init__()
         self.base_layer = base_layer
-        self.lora_A, self.lora_B, self.dropout = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
+        self.lora_A, self.lora_B, self.dropout = Factors(), Factors(), Dropouts()
         self.scaling: dict[str, float] = {}
         self.plan: Any = None
-        mark_initialized(self, self.lora_A, self.lora_B, self.dropout)
 
     def add(self, name: str, config: LoraConfig) -> None:
         """One adapter more, which has no effect until it is trained."""
         base = self.base_layer
         # Half precision has no room for the small steps of training; what is trained is float32 everywhere.
-        options: dict[str, Any] = {"bias": False, "device": base.weight.device, "dtype": torch.float32}
-        down = nn.Linear(base.in_features, config.r, **options)
-        up = nn.Linear(config.r, base.out_features, **options)
-        nn.init.kaiming_uniform_(down.weight, a=math.sqrt(5))
-        nn.init.zeros_(up.weight)
+        options: dict[str, Any] = {"device": base.weight.device, "dtype": torch.float32}
+        down = nn.Parameter(torch.empty(config.r, base.in_features, **options))
+        up = nn.Parameter(torch.empty(base.out_features, config.r, **options))
+        if torch.get_default_device().type != "meta":
+            # Else a checkpoint's tensors take their place.
+            nn.init.kaiming_uniform_(down, a=math.sqrt(5))
+            nn.init.zeros_(up)
         self.lora_A[name], self.lora_B[name] = down, up
-        self.dropout[name] = nn.Dropout(config.lora_dropout).train(self.dropout.training)
+        if config.lora_dropout:
+            self.dropout[name] = nn.Dropout(config.lora_dropout).train(self.dropout.training)
         self.scaling[name] = config.scaling
-        mark_initialized(down, up)
 
     def remove(self, name: str) -> None:
         """Forget an adapter."""
-        for adapters in (self.lora_A, self.lora_B, self.dropout, self.scaling):
+        for adapters in self._by_name(name):
             del adapters[name]
 
     def rename(self, old: str, new: str) -> None:
         """Call an adapter otherwise; its parameters stay the same objects."""
-        for adapters in (self.lora_A, self.lora_B, self.dropout, self.scaling):
-            values: Any = adapters
-            values[new] = values.pop(old)
+        for adapters in self._by_name(old):
+            adapters[new] = adapters.pop(old)
+
+    def _by_name(self, name: str) -> list[Any]:
+        """What holds something of an adapter."""
+        held = (self.lora_A, self.lora_B, self.dropout, self.scaling)
+        return [adapters for adapters in held if name in adapters]
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         """`[..., in]` -> `[..., out]`."""
@@ -70,11 +94,12 @@ class LoraLinear(nn.Module):
 
     def update(self, name: str, states: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
         """What an adapter adds, `[..., out]` in float32; `weights` multiply it, `[rows, 1, 1]`."""
-        down: Any = self.lora_A[name]
-        hidden = down(self.dropout[name](states).to(down.weight.dtype))
+        down, up = self.lora_A[name], self.lora_B[name]
+        heard = self.dropout[name](states) if name in self.dropout else states
+        hidden = F.linear(heard.to(down.dtype), down)
         if weights is not None:
             hidden = hidden * weights.to(hidden.device, torch.float32)
-        return self.lora_B[name](hidden) * self.scaling[name]
+        return F.linear(hidden, up) * self.scaling[name]
 
     @property
     def weight(self) -> torch.Tensor:
@@ -87,18 +112,15 @@ class LoraLinear(nn.Module):
         return self.base_layer.bias
 
 
-def mark_initialized(*modules: nn.Module) -> None:
-    """A composite's constructor initializes what does not carry this mark, by rules for other layers."""
-    for module in modules:
-        setattr(module, "_is_hf_initialized", True)  # noqa: B010  as no module declares it
-
-
-def add_lora(base: nn.Module, config: LoraConfig, adapter: str = ADAPTER) -> dict[str, LoraLinear]:
+def add_lora(
+    base: nn.Module, config: LoraConfig, adapter: str = ADAPTER, linears: dict[str, Any] | None = None
+) -> dict[str, LoraLinear]:
     """Give every linear of `base` that a target names an adapter; those linears, by name.
 
-    A target without a linear is an error that names what there is.
+    A target without a linear is an error that names what there is. `linears` are the base's, where the caller
+    has looked for them already; they are kept up to date.
     """
-    linears = base_linears(base)
+    linears = base_linears(base) if linears is None else linears
     free = {name for name, linear in linears.items() if adapter not in getattr(linear, "scaling", ())}
     chosen = _chosen(base, free, config)
     for name in chosen:
@@ -175,7 +197,7 @@ def is_lora_key(name: str) -> bool:
 
 def adapter_of_key(name: str) -> str | None:
     """The adapter that a tensor of this name belongs to; `None` for a tensor that is no LoRA."""
-    found = re.search(r"\.lora_[AB]\.([^.]+)\.", name)
+    found = re.search(r"\.lora_[AB]\.([^.]+)$", name)
     return found[1] if found else None
 
 

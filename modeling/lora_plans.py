@@ -80,8 +80,8 @@ class StackedPlan:
 
     def __init__(self, layer: LoraLinear, names: list[str], dtype: torch.dtype, rows: Rows):
         self.rows = rows
-        self.down = torch.cat([weight_of(layer.lora_A, name) for name in names]).to(dtype)
-        ups = [weight_of(layer.lora_B, name) for name in names]
+        self.down = torch.cat([layer.lora_A[name] for name in names]).to(dtype)
+        ups = [layer.lora_B[name] for name in names]
         scales = [
             layer.scaling[name] for name, up in zip(names, ups, strict=True) for _ in range(up.shape[1])
         ]
@@ -119,7 +119,7 @@ class MergedPlan:
     prepared = True
 
     def __init__(self, layer: LoraLinear, name: str):
-        down, up = weight_of(layer.lora_A, name), weight_of(layer.lora_B, name)
+        down, up = layer.lora_A[name], layer.lora_B[name]
         base = layer.base_layer.weight
         self.sources = _sources(layer, name)
         self.weight = torch.addmm(base.float(), up.float(), down.float(), alpha=layer.scaling[name]).to(
@@ -149,12 +149,6 @@ class MergedPlan:
 
 def _sources(layer: LoraLinear, name: str) -> list[tuple]:
     """The tensors a merged weight was made of, with what tells whether their values changed since."""
-    tensors = (layer.base_layer.weight, weight_of(layer.lora_A, name), weight_of(layer.lora_B, name))
+    tensors = (layer.base_layer.weight, layer.lora_A[name], layer.lora_B[name])
     # Tensors made under inference_mode count no versions.
     return [(t, t.data_ptr(), None if t.is_inference() else t._version) for t in tensors]
-
-
-def weight_of(adapters: nn.ModuleDict, name: str) -> torch.Tensor:
-    """The matrix of an adapter."""
-    factor: Any = adapters[name]
-    return factor.weight

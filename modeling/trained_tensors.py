@@ -68,8 +68,10 @@ def assign_tensors(
                 f"checkpoint {name}: tensor {key!r} has shape {list(tensor.shape)}, "
                 f"the config says {list(state[key].shape)}"
             )
+    # Copied: tensors that lie in a mapped file need not begin where vector instructions like it, and then
+    # products differ in their last bits from those of the model that was saved.
     placed = {
-        key: tensor.to(device=state_device(state[key], device), dtype=dtype)
+        key: tensor.to(device=state_device(state[key], device), dtype=dtype, copy=True)
         for key, tensor in tensors.items()
     }
     model.load_state_dict(placed, strict=False, assign=True)

@@ -27,16 +27,20 @@ class BridgeRequests:
 
     def training(self, clips, targets: list[str], language, prompt, task) -> BatchFeature:
         """Features, prompts with the targets after them, and labels, padded on the right."""
+        features, counts = self.processor.speech(clips)
+        return BatchFeature({**self.training_text(counts, targets, language, prompt, task), **features})
+
+    def training_text(self, counts: list[int], targets: list[str], language, prompt, task) -> dict:
+        """What `training` gives beside the features, for clips of so many speech tokens."""
         processor = self.processor
         if any(AUDIO_TOKEN in target for target in targets):
             raise ValueError(f"a target holds the audio slot {AUDIO_TOKEN}, which only prompts may")
-        features, counts = processor.speech(clips)
-        texts = processor.with_placeholders(self.texts(len(clips), language, prompt, task), counts)
+        texts = processor.with_placeholders(self.texts(len(counts), language, prompt, task), counts)
         prompts = [processor.ids(text) for text in texts]
         answers = [processor.ids(target) + [processor.tokenizer.eos_token_id] for target in targets]
         rows = [before + after for before, after in zip(prompts, answers, strict=True)]
         labels = [[-100] * len(before) + after for before, after in zip(prompts, answers, strict=True)]
-        return BatchFeature({**processor.pad_rows(rows, "right", labels), **features})
+        return processor.pad_rows(rows, "right", labels)
 
     def new_ids(self, outputs, inputs) -> torch.Tensor:
         """What `generate` wrote, `[B, N]`: here it comes behind the prompt."""
@@ -82,20 +86,24 @@ class EncoderDecoderRequests:
 
     def training(self, clips, targets: list[str], language, prompt, task) -> BatchFeature:
         """Features, the tokens before each transcript (padded on the left), and labels (on the right)."""
+        features, counts = self.processor.speech(clips)
+        return BatchFeature({**features, **self.training_text(counts, targets, language, prompt, task)})
+
+    def training_text(self, counts: list[int], targets: list[str], language, prompt, task) -> dict:
+        """What `training` gives beside the features; how many frames a clip has does not matter here."""
         processor, tokens = self.processor, WhisperTokens.from_tokenizer(self.processor.tokenizer)
         prompts = []
-        for one, words, kind in _slots(len(clips), language, prompt, task):
+        for one, words, kind in _slots(len(counts), language, prompt, task):
             if one is None and tokens.languages:
                 raise ValueError("a target needs its language: the decoder is told it before the transcript")
             context = processor.ids(f" {words.strip()}") if words else []
             prompts.append(tokens.prompt(one if tokens.languages else None, kind, False, context))
         answers = [processor.ids(target) + [processor.tokenizer.eos_token_id] for target in targets]
-        features, _ = processor.speech(clips)
         before = processor.pad_rows(prompts, "left")
-        data: dict[str, Any] = {**features, "decoder_prompt_ids": before["input_ids"]}
+        data: dict[str, Any] = {"decoder_prompt_ids": before["input_ids"]}
         if not bool(before["attention_mask"].all()):
             data["decoder_prompt_mask"] = before["attention_mask"]
-        return BatchFeature({**data, "labels": processor.pad_rows(answers, "right", answers)["labels"]})
+        return {**data, "labels": processor.pad_rows(answers, "right", answers)["labels"]}
 
     def new_ids(self, outputs, inputs) -> torch.Tensor:
         """What `generate` wrote, `[B, N]`."""

@@ -125,7 +125,8 @@ def build_trainer(
     )
     optimizer, options = SpeechTrainer.get_optimizer_cls_and_kwargs(arguments)
     bank = bank_languages(shop.model.config)
-    collator = SpeechCollator(shop.processor, shop.augmentation, bank)
+    tells_noise = bool(getattr(shop.model.config.adapter_config, "noise_loss_weight", 0))
+    collator = SpeechCollator(shop.processor, shop.augmentation, bank, tells_noise)
     sampler = batch_sampler(shop, phase, number)
     judge = TextJudge(
         shop.processor, shop.datasets.normaliser, settings.prediction_rows, folder / "predictions"

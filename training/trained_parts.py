@@ -14,7 +14,7 @@ from torch import nn
 # Part -> pattern of its parameters' names in `SpeechLLMForConditionalGeneration`. LoRA lies inside the bases.
 PARTS = {
     "adapter": r"model\.(adapter|speech_norm)\.",
-    "lora": r".*\.lora_[AB]\.default\.",
+    "lora": r".*\.lora_[AB]\.default$",
     "router": r"model\.router\.",
     "encoder": r"model\.audio_tower\.",
     "decoder": r"(model\.language_model|lm_head)\.",
@@ -29,7 +29,7 @@ def part_pattern(part: str) -> re.Pattern:
     if part.startswith(BANK):
         name = part.removeprefix(BANK)
         return re.compile(
-            r".*\.lora_[AB]\.(?!default\.)" + (r"[^.]+" if name == "*" else re.escape(name)) + r"\."
+            r".*\.lora_[AB]\.(?!default$)" + (r"[^.]+" if name == "*" else re.escape(name)) + "$"
         )
     if part not in PARTS:
         raise ValueError(f"unknown part {part!r} in train; {suggest(part, [*PARTS, BANK + 'NAME'])}")

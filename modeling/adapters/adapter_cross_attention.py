@@ -1,5 +1,7 @@
 """Adapters that live inside an encoder-decoder: how its decoder reads the speech."""
 
+import contextlib
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -37,6 +39,20 @@ class DecoderAdapter(nn.Module):
             **kwargs,
         )
         return F.dropout(read, p=layer.dropout, training=layer.training)
+
+
+    @property
+    def supervised(self) -> bool:
+        """Whether it has a loss of its own, for which a forward pass has to keep notes."""
+        return False
+
+    def noting(self):
+        """Within the block, keep what `auxiliary_loss` wants to know; here nothing."""
+        return contextlib.nullcontext()
+
+    def auxiliary_loss(self, notes, batch: dict) -> Tensor | None:
+        """The adapter's own loss, a mean over the clips of `batch`; `None` where there is none."""
+        return None
 
 
 class CrossAttentionAdapter(DecoderAdapter):

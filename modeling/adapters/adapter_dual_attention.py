@@ -201,6 +201,14 @@ class DualAttentionAdapter(DecoderAdapter):
             for name, (attention, normed) in branches.items():
                 notes.add(index, **{name: attention_map(attention, normed, encoder_states, mask, cache)})
 
+    @property
+    def supervised(self) -> bool:
+        return bool(self.config.noise_loss_weight)
+
+    @property
+    def supervised(self) -> bool:
+        return bool(self.config.noise_loss_weight)
+
     @contextlib.contextmanager
     def noting(self, maps: bool = False) -> Iterator[DualNotes]:
         """Within the block, keep what the branches read and how the gate stood; `maps`: where they looked."""

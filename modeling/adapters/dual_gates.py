@@ -1,7 +1,7 @@
 """Gates between two cross-attentions, by what they draw a weight for.
 
 With `a` the weight of the primary, what is added to the residual stream is
-`primary + (1 - a) * (gain * secondary - primary)`, where `gain` starts at 1. Without it, at 1 for good, that is
+`primary + (1 - a) * (gain * secondary - primary)`, where `gain` starts at 1. Where it stays there, that is
 `a * primary + (1 - a) * secondary`. docs/dual-attention.md says why there is a gain.
 """
 

@@ -12,6 +12,7 @@ from transformers.models.whisper.modeling_whisper import (
     WhisperDecoderLayer,
     WhisperForConditionalGeneration,
     WhisperModel,
+    WhisperPositionalEmbedding,
     WhisperPreTrainedModel,
 )
 from transformers.utils.generic import merge_with_config_defaults
@@ -52,10 +53,19 @@ class SpeechWhisperDecoder(WhisperDecoder):
     adapter: Any
 
     def __init__(self, config):
-        super().__init__(config)
+        # Not the stock constructor: it would make all layers of its own class first.
+        WhisperPreTrainedModel.__init__(self, config)
+        self.dropout, self.layerdrop = config.dropout, config.decoder_layerdrop
+        self.padding_idx = config.pad_token_id
+        self.max_target_positions = config.max_target_positions
+        self.max_source_positions = config.max_source_positions
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.d_model, self.padding_idx)
+        self.embed_positions = WhisperPositionalEmbedding(config.max_target_positions, config.d_model)
         self.layers = nn.ModuleList(
             [SpeechWhisperDecoderLayer(config, index) for index in range(config.decoder_layers)]
         )
+        self.layer_norm = nn.LayerNorm(config.d_model)
+        self.gradient_checkpointing = False
         self.post_init()
 
     def read_with(self, adapter: nn.Module) -> None:

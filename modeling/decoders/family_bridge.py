@@ -114,6 +114,10 @@ class BridgeFamily:
     def logits(model, inputs: dict):
         """Logits `[B, L, V]` and, with labels, the loss."""
         embeds, auxiliary_loss = BridgeFamily._embeds(model.model, inputs)
+        labels, kept = inputs.get("labels"), inputs.get("logits_to_keep")
+        if labels is not None and isinstance(kept, int) and kept:
+            # The stock loss wants a label for every position that has logits.
+            inputs = {**inputs, "labels": labels[:, -kept:]}
         outputs = model.causal_lm(inputs_embeds=embeds, **_decoder_arguments(inputs))
         labels, count = inputs.get("labels"), inputs.get("num_items_in_batch")
         if labels is not None and auxiliary_loss is not None:
@@ -135,19 +139,25 @@ class BridgeFamily:
     def generate(model, input_features=None, input_features_mask=None, **arguments):
         """See `SpeechGenerationMixin.generate_from_prompt`; routed before, where there is a bank."""
         asked = {name: arguments.pop(name, None) for name in ("language", "routing", "routing_weights")}
-        if input_features is None:
+        remembered, feature_lengths = (
+            arguments.pop(name, None) for name in ("encoder_states", "feature_lengths")
+        )
+        if input_features is None and remembered is None:
             return model.generate_from_prompt(**arguments)
         body = model.model
-        lengths = body.checked_lengths(input_features, input_features_mask)
+        lengths = body.checked_lengths(input_features, input_features_mask, feature_lengths)
         languages = one_a_clip(asked["language"], len(lengths))
         found = route(body, input_features, lengths, languages, asked["routing"], asked["routing_weights"])
         with adapters_settled(body):
             body.bank.use(found.weights)
-            states = None if found.encoder_pass is None else found.encoder_pass.finish()
+            states = remembered
+            if states is None and found.encoder_pass is not None:
+                states = found.encoder_pass.finish()
             outputs = model.generate_from_prompt(
                 input_features,
                 input_features_mask,
                 encoder_states=states,
+                feature_lengths=feature_lengths,
                 rows_kept=body.bank.keep,
                 **arguments,
             )

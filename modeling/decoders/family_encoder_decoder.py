@@ -1,5 +1,6 @@
 """Encoder-decoders: one base listens and writes, and the adapter lives inside its decoder."""
 
+import contextlib
 import copy
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,9 @@ NOT_THE_DECODERS = frozenset(
         "encoder_outputs",
         "encoder_states",
         "feature_lengths",
+        "noise_features",
         "num_items_in_batch",
+        "snr_db",
     ]
 )
 
@@ -105,7 +108,7 @@ class EncoderDecoderFamily:
 
     @staticmethod
     def remembered(model, encoder_states, feature_lengths) -> tuple[torch.Tensor, Any]:
-        """As `encode`, of states `[B, T, D]` that were computed before, in whatever precision they were kept."""
+        """As `encode`, of states `[B, T, D]` that were computed before and kept in any precision."""
         frames = model.config.encoder_frames(model.checked_lengths(None, None, feature_lengths))
         states = encoder_states.to(model.language_model.dtype)
         padded = model.config.encoder_padding == "max_length"
@@ -128,13 +131,21 @@ class EncoderDecoderFamily:
         inputs, prompt = _continued(model.config.text_config, inputs)
         states, mask = EncoderDecoderFamily._speech(model.model, inputs)
         rest = {name: value for name, value in inputs.items() if name not in NOT_THE_DECODERS}
-        outputs = model.causal_lm(
-            encoder_outputs=BaseModelOutput(last_hidden_state=states), encoder_attention_mask=mask, **rest
-        )
+        adapter, labels = model.model.adapter, inputs.get("labels")
+        supervised = labels is not None and adapter.supervised
+        with adapter.noting() if supervised else contextlib.nullcontext() as notes:
+            outputs = model.causal_lm(
+                encoder_outputs=BaseModelOutput(last_hidden_state=states), encoder_attention_mask=mask, **rest
+            )
         outputs.logits = outputs.logits[:, prompt:]
-        labels = inputs.get("labels")
         if labels is not None:
-            outputs.loss = token_loss(outputs.logits, labels, inputs.get("num_items_in_batch"))
+            count = inputs.get("num_items_in_batch")
+            outputs.loss = token_loss(outputs.logits, labels, count)
+            own = adapter.auxiliary_loss(notes, inputs) if supervised else None
+            if own is not None:
+                # Where the loss is a share of an accumulated batch's, so is this.
+                share = 1.0 if count is None else (labels != -100).sum() / count
+                outputs.loss = outputs.loss + own * share
         return outputs
 
     @staticmethod
@@ -143,7 +154,9 @@ class EncoderDecoderFamily:
         if given is not None:
             return given[0], inputs.get("encoder_attention_mask")
         if inputs.get("encoder_states") is not None:
-            return EncoderDecoderFamily.remembered(model, inputs["encoder_states"], inputs.get("feature_lengths"))
+            return EncoderDecoderFamily.remembered(
+                model, inputs["encoder_states"], inputs.get("feature_lengths")
+            )
         if inputs.get("input_features") is None:
             raise ValueError("nothing to listen to: pass input_features or encoder_outputs")
         return EncoderDecoderFamily.encode(model, inputs["input_features"], inputs.get("input_features_mask"))

@@ -63,6 +63,8 @@ def transcribe(
     labels=None,
     generation_config=None,
     stop_loops=True,
+    encoder_states=None,
+    feature_lengths=None,
     **kwargs,
 ):
     """New ids `[B, N]` for a batch of clips.
@@ -72,26 +74,31 @@ def transcribe(
     "base", the checkpoint's own way by default; `routing_weights` `[B, N]` say it themselves. `task`: "transcribe" or
     "translate". `prompt_ids` `[P]`: text that came before, or words that may occur. `return_timestamps` lets
     timestamp tokens stand among the ids. `decoder_prompt_ids` `[B, P]` say all of that by themselves;
-    `labels`, as an evaluating trainer passes them, are not looked at.
+    `labels`, as an evaluating trainer passes them, are not looked at. `encoder_states` `[B, T, D]` with
+    `feature_lengths` `[B]` stand in for features, once the encoder has run.
     """
-    if input_features is None:
+    if input_features is None and encoder_states is None:
         raise ValueError("nothing to listen to: pass input_features")
     stock = {name: kwargs.pop(name) for name in STOCK_ARGUMENTS if kwargs.get(name) is not None}
     settings, arguments, limited = model.settled(generation_config, kwargs, 0)
     if decoder_prompt_ids is None:
         decoder_prompt_ids = arguments.pop("decoder_input_ids", None)
+    lengths = feature_lengths
+    if input_features is not None:
+        lengths = input_lengths(model.config, input_features, input_features_mask)
     request = Request(
         tokens=WhisperTokens.from_generation_config(settings),
-        languages=one_a_clip(language, len(input_features)),
+        languages=one_a_clip(language, len(lengths)),
         task=task,
         timestamps=bool(return_timestamps),
         context=[] if prompt_ids is None else torch.as_tensor(prompt_ids).tolist(),
         prompt_ids=decoder_prompt_ids,
         prompt_mask=decoder_prompt_mask,
     )
-    lengths = input_lengths(model.config, input_features, input_features_mask)
     heard = lengths.clamp(max=model.config.max_inputs)
     found = route(model.model, input_features, heard, request.languages, routing, routing_weights)
+    if input_features is None:
+        found.encoder_pass = EncoderPass.ended(model.model, encoder_states, lengths)
     request.languages = found.languages
     with adapters_settled(model.model):
         if stock or int(lengths.max()) > model.config.max_inputs:
@@ -118,7 +125,8 @@ class Decoding:
         done = []
         for form, rows in groups.items():
             group = found if len(groups) == 1 else found.part(rows)
-            done.append((rows, self.decode(request, group, rows, features[rows], lengths[rows], form)))
+            heard = None if features is None else features[rows]
+            done.append((rows, self.decode(request, group, rows, heard, lengths[rows], form)))
         outputs = merged(done, self.settings.pad_token_id or 0)
         if self.settings.return_dict_in_generate:
             outputs.language, outputs.language_scores = request.languages, found.scores
@@ -154,6 +162,10 @@ class Decoding:
     def _encode(self, features, lengths, padding: str, begun=None):
         """Encoder states `[rows, T, D]` and their mask; a pass that has begun is finished."""
         stock = padding == "max_length"
+        if features is None and begun is None:
+            raise ValueError(
+                "clips that are left to the base need input_features: encoder_states are for adapters"
+            )
         states = (begun or EncoderPass(self.model.model, features, lengths, stock, not stock)).finish()
         frames = self.model.config.encoder_frames(lengths)
         return states, None if stock else mask_if_padded(frames, states.shape[1])

@@ -102,6 +102,10 @@ def heard_languages(model, input_features, lengths) -> tuple[torch.Tensor, Encod
 
     Gradient reaches the router and nothing below it.
     """
+    if input_features is None:
+        raise ValueError(
+            "the router listens to input_features: with encoder_states say language= or routing_weights="
+        )
     layer = model.config.router_config.layer
     with torch.no_grad():
         run = EncoderPass.of_base(model, input_features, lengths)

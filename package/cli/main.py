@@ -12,6 +12,10 @@ COMMANDS = {
     "transcribe": ("speechllm.cli.transcribe", "write down what is said in audio files"),
     "train": ("speechllm.cli.train", "train a speech recognizer"),
     "prepare": ("speechllm.cli.prepare", "turn a corpus into manifests to train and test on"),
+    "cache-features": (
+        "speechllm.cli.cache_features",
+        "run the frozen encoder once, and keep what it computes",
+    ),
     "bases": ("speechllm.cli.bases", "list, install and verify base models"),
     "doctor": ("speechllm.cli.doctor", "show versions, devices and what a model can be loaded from"),
 }

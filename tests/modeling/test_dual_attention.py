@@ -133,8 +133,8 @@ def distance_after(model, features, steps: int) -> float:
 
 
 def test_branches_part_even_where_both_are_trained(compose_whisper, features):
-    # With a gate that says the same of every token, both would go the same way.
-    assert distance_after(compose_whisper("dual_attention", **SHORT)[0], features, steps=8) > 2e-3
+    # With a gate that says the same of every token, both would go the same way, to a few thousandths.
+    assert distance_after(compose_whisper("dual_attention", **SHORT)[0], features, steps=8) > 2e-2
 
 
 def test_cached_and_uncached_logits_are_the_same(compose_whisper, features, form):

@@ -155,7 +155,7 @@ def test_keys_are_named_as_peft_names_them(compose, tmp_path):
     from safetensors.torch import load_file
 
     model, _ = compose(lora_config=LORA)
-    name = "model.language_model.layers.0.self_attn.q_proj.lora_A.default.weight"
+    name = "model.language_model.layers.0.self_attn.q_proj.lora_A.default"
     assert name in model.state_dict()
     model.save_lora("decoder", tmp_path)
     tensors = load_file(tmp_path / "adapter_model.safetensors")

@@ -151,7 +151,7 @@ def changed(manifest, language: str | None, **found):
 @pytest.mark.parametrize(
     ("language", "of", "message"),
     [
-        ("de", "it", r"^utterances in de, which the router of it, fr has not$"),
+        ("de", "it", r"^language 'de' has no label; the router's labels are it, fr$"),
         ("fr", "it", r"^no training clip of it, which the router's labels hold$"),
         (None, "fr", r"^12 utterances have no language, train-1 first$"),
     ],

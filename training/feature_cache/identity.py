@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from speechllm.configuration.encoder_specs import encoder_spec
 from speechllm.modeling.lora_layers import is_lora_key
@@ -32,6 +31,7 @@ def encoder_identity(model, processor) -> dict[str, Any]:
     return {
         "encoder_id": config.encoder_id,
         "encoder_revision": config.encoder_revision,
+        "encoder_type": config.audio_config.model_type,
         "encoder_weights": weights_hash(body.audio_tower),
         "precision": str(body.audio_tower.dtype).removeprefix("torch."),
         "encoder_padding": config.encoder_padding,
@@ -62,25 +62,29 @@ def weights_hash(tower) -> str:
     return digest.hexdigest()
 
 
-def refuse_trained_encoder(model) -> None:
+def refuse_uncacheable(model) -> None:
     """Raise `ValueError` where states are not a matter of the frozen encoder alone."""
     body = model.speech_model
+    if getattr(model.config.adapter_config, "noise_loss_weight", 0):
+        raise ValueError(
+            "noise_loss_weight needs to know what noise is in a clip, which no feature cache says: set it to 0"
+        )
     tower = dict(body.audio_tower.named_parameters())
     adapted = next((name for name in tower if is_lora_key(name)), None)
     if adapted:
         raise ValueError(
-            f"a feature cache holds what the bare encoder computes, but this model has LoRA in it ({adapted}): "
+            f"a feature cache holds what the bare encoder computes, but here it has LoRA ({adapted}): "
             "train with the encoder in the loop"
         )
     trained = next((name for name, parameter in tower.items() if parameter.requires_grad), None)
     if trained:
         raise ValueError(
-            f"the encoder is to be trained ({trained} and others), and a feature cache holds what it computed "
-            "before: train with the encoder in the loop, or freeze it"
+            f"the encoder is to be trained ({trained} and others), and a feature cache holds what it "
+            "computed before: train with the encoder in the loop, or freeze it"
         )
     if body.router is not None and any(parameter.requires_grad for parameter in body.router.parameters()):
         raise ValueError(
-            "the router is to be trained, which reads layers of the encoder that a feature cache does not hold: "
+            "the router is to be trained, which reads layers of the encoder that no feature cache holds: "
             "train it with the encoder in the loop"
         )
 
@@ -90,12 +94,17 @@ def read_cache_manifest(folder: Path) -> dict[str, Any]:
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ValueError(f"{folder} is no feature cache: it has no {MANIFEST}; make one with cache-features") from None
+        raise ValueError(
+            f"{folder} is no feature cache: it has no {MANIFEST}; make one with cache-features"
+        ) from None
     except ValueError as error:
-        raise ValueError(f"{folder / MANIFEST} is damaged ({error}): cache again into another folder") from None
+        raise ValueError(
+            f"{folder / MANIFEST} is damaged ({error}): cache again into another folder"
+        ) from None
     if manifest.get("format") != FORMAT:
         raise ValueError(
-            f"{folder} holds a cache of format {manifest.get('format')}, this version reads {FORMAT}: cache again"
+            f"{folder} holds a cache of format {manifest.get('format')}, this version reads "
+            f"{FORMAT}: cache again"
         )
     return manifest
 
@@ -103,7 +112,9 @@ def read_cache_manifest(folder: Path) -> dict[str, Any]:
 def write_cache_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     write_text(
         folder / MANIFEST,
-        json.dumps({"format": FORMAT, **manifest, "versions": {name: version(name) for name in PACKAGES}}, indent=2),
+        json.dumps(
+            {"format": FORMAT, **manifest, "versions": {name: version(name) for name in PACKAGES}}, indent=2
+        ),
     )
 
 
@@ -112,7 +123,7 @@ def check_identity(folder: Path, held: Mapping[str, Any], wanted: Mapping[str, A
 
     Weights come last: where the encoder has another name as well, the name says more.
     """
-    names = sorted({*held, *wanted}, key=lambda name: name == "encoder_weights")
+    names = sorted(dict.fromkeys([*wanted, *held]), key=lambda name: name == "encoder_weights")
     # An id is where somebody found the weights; by another name they are the same ones.
     same_weights = held.get("encoder_weights") == wanted.get("encoder_weights")
     for name in names:

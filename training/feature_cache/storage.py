@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,7 +99,7 @@ def packed(states: Tensor, storage: str) -> dict[str, Any]:
 
 
 def unpacked(states: Sequence[np.ndarray], scales: Sequence[np.ndarray | None]) -> Tensor:
-    """Clips' stored states `[T, D]` as one zero-padded batch `[B, T, D]`; floats stay as wide as they were."""
+    """Clips' stored states `[T, D]` as one zero-padded batch `[B, T, D]`; floats keep their width."""
     size = max(len(one) for one in states)
     kind = states[0].dtype
     batch = np.zeros((len(states), size, states[0].shape[1]), dtype=kind)
@@ -117,7 +118,10 @@ def write_part(folder: Path, rows: Sequence[Row]) -> Path:
     name = hashlib.blake2b(digest_size=12)
     for row in rows:
         name.update(f"{row.audio_hash} {row.copy} {row.source}\n".encode())
-    path, partial = folder / f"{name.hexdigest()}{SUFFIX}", folder / f"{PARTIAL}{os.getpid()}-{name.hexdigest()}"
+    path, partial = (
+        folder / f"{name.hexdigest()}{SUFFIX}",
+        folder / f"{PARTIAL}{os.getpid()}-{name.hexdigest()}",
+    )
     columns = [pyarrow.array([getattr(row, field.name) for row in rows], field.type) for field in SCHEMA]
     try:
         # A stream of one batch: what `datasets.Dataset.from_file` opens.
@@ -126,7 +130,9 @@ def write_part(folder: Path, rows: Sequence[Row]) -> Path:
         os.replace(partial, path)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        raise OSError(f"{path} could not be written ({error}); make room and run again: what is done stays") from error
+        raise OSError(
+            f"{path} could not be written ({error}); make room and run again: what is done stays"
+        ) from error
     return path
 
 
@@ -136,7 +142,9 @@ def open_part(path: Path) -> Any:
         table = pyarrow.ipc.open_stream(pyarrow.memory_map(str(path))).read_all()
     except (pyarrow.ArrowInvalid, OSError) as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(f"{path} is no part of a feature cache, or damaged ({reason}): delete it and cache again") from error
+        raise ValueError(
+            f"{path} is no part of a feature cache, or damaged ({reason}): delete it and cache again"
+        ) from error
     if not table.schema.equals(SCHEMA):
         raise ValueError(f"{path} is no part of a feature cache: its columns are {table.column_names}")
     return table.combine_chunks()
@@ -149,7 +157,7 @@ def part_paths(folder: Path) -> list[Path]:
 def remove_partial(folder: Path) -> None:
     """What interrupted processes left; only to be called while none is at work."""
     for path in folder.glob(f"{PARTIAL}*"):
-        path.unlink(missing_ok=True)
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def known_rows(tables: Iterable[Any]) -> Iterable[tuple[int, int, dict[str, Any]]]:

@@ -40,24 +40,22 @@ def labels_of(utterances: Sequence[Utterance], labels: Sequence[str], bank: Mapp
     nameless = [item.name for item in utterances if not item.language]
     if nameless:
         raise ValueError(f"{len(nameless)} utterances have no language, {nameless[0]} first")
-    found = {item.language: _label_of(str(item.language), labels, bank) for item in utterances}
-    unknown = sorted(str(language) for language, label in found.items() if label is None)
-    if unknown:
-        raise ValueError(
-            f"utterances in {', '.join(unknown)}, which the router of {', '.join(labels)} has not"
-        )
-    return [str(found[item.language]) for item in utterances]
+    found = {str(item.language) for item in utterances}
+    known = {language: label_of(language, labels, bank) for language in sorted(found)}
+    return [known[str(item.language)] for item in utterances]
 
 
-def _label_of(language: str, labels: Sequence[str], bank: Mapping[str, Any]) -> str | None:
+def label_of(language: str, labels: Sequence[str], bank: Mapping[str, Any]) -> str:
+    """The router's label for one language."""
     if language in labels:
         return language
     code = language_code(language)
     spoken = {label: getattr(bank.get(label), "language", None) or label for label in labels}
     fitting = [label for label in labels if code is not None and language_code(spoken[label]) == code]
-    if len(fitting) > 1:
-        raise ValueError(f"utterances in {language!r} fit the labels {', '.join(fitting)}: name one of them")
-    return fitting[0] if fitting else None
+    if len(fitting) != 1:
+        fault = f"fits {', '.join(fitting)}: name one of them" if fitting else "has no label"
+        raise ValueError(f"language {language!r} {fault}; the router's labels are {', '.join(labels)}")
+    return fitting[0]
 
 
 def hear(
