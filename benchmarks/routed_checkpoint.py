@@ -3,13 +3,16 @@
     python benchmarks/routed_checkpoint.py
 
 Adapters of rank 8 on q_proj and v_proj of encoder and decoder, written in float16. Loading is compared with
-loading the stock base alone, in turn within every round, in one process that has both warm. The router's
+loading the stock base alone, in turn within every round: in one process that has both warm, and as a process
+of its own, imports included, which is what somebody waits for. The router's
 cost is that of `generate` up to the adapters' weights, over a batch of 32 clips of 3 s and over one clip:
 alone, where the encoder pass that it reads goes on afterwards, and with the layers that have to be run once
 more, where adapters touch the encoder below it.
 """
 
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -64,9 +67,33 @@ def compare_loading() -> None:
 
         stock(), ours()
         pairs = [(seconds(ours), seconds(stock)) for _ in range(ROUNDS)]
+        print_ratio("loading, warm", pairs)
+        alone = (as_process(OURS, folder), as_process(STOCK, folder))
+        alone[0](), alone[1]()
+        print_ratio("loading, a process of its own", [tuple(map(seconds, alone)) for _ in range(5)])
+
+
+OURS = """
+from speechllm import SpeechLLMForConditionalGeneration
+SpeechLLMForConditionalGeneration.from_pretrained(sys.argv[1])
+"""
+STOCK = """
+from transformers import WhisperForConditionalGeneration
+from speechllm.configuration.base_resolution import load_base
+load_base(WhisperForConditionalGeneration.from_pretrained, sys.argv[2])
+"""
+
+
+def as_process(code: str, folder: str):
+    """A call that runs `code` in a Python of its own."""
+    command = [sys.executable, "-c", f"import sys{code}", folder, ENCODER]
+    return lambda: subprocess.run(command, check=True, capture_output=True)
+
+
+def print_ratio(what: str, pairs) -> None:
     ratio = statistics.median(own / base for own, base in pairs)
     own, base = (statistics.median(side) for side in zip(*pairs, strict=True))
-    print(f"loading: {own:.2f} s against the base's {base:.2f} s, ratio {ratio:.2f} (median)")
+    print(f"{what}: {own:.2f} s against the base's {base:.2f} s, ratio {ratio:.2f} (median)")
 
 
 @torch.no_grad()

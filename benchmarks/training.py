@@ -4,7 +4,8 @@
 
 A step is all that a run does: read the clips of a batch, make inputs, forward, backward, AdamW on the
 adapter. All three ways take each batch in turn, so that the machine's mood falls on all of them, and the
-medians of the batches' ratios are told. `--work` counts multiplications instead, which no other process disturbs.
+medians of the batches' ratios are told. `--work` counts multiplications instead, which no other process
+disturbs.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import numpy as np
 import soundfile
 import torch
 from conditions import composed, print_conditions, speech_clips
+from speechllm.processing.memory_release import release_freed_memory
 from torch.utils.flop_counter import FlopCounterMode
 
 # What people say in a second, as a tokenizer sees it.
@@ -97,6 +99,8 @@ class Steps:
 def peak_megabytes(call) -> float:
     """The most memory that this process held while `call` ran, above what it held before."""
     gc.collect()
+    # What the C library keeps would count as held before.
+    release_freed_memory()
     Path("/proc/self/clear_refs").write_text("5")
     before = status_megabytes("VmRSS")
     call()

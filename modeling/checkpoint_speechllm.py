@@ -24,7 +24,7 @@ from .decoders.family_table import decoder_family
 from .embedding_scale import embedding_rms
 from .generation_defaults import without_stock_defaults
 from .lora_layers import is_lora_key, without_adapters
-from .trained_tensors import assign_tensors, read_tensors, write_empty_weights
+from .trained_tensors import assign_tensors, is_router_key, read_tensors, write_empty_weights
 
 # What the Auto classes and pipelines pass along; none of it concerns a model with referenced bases.
 IGNORED_ARGUMENTS = frozenset(
@@ -73,8 +73,9 @@ class CheckpointedModel(PreTrainedModel):
             decoder_model.get_input_embeddings(), config.text_config.get_text_config().vocab_size
         )
         model: Any = cls(config, tower, decoder_model, embedding_rms=rms)
-        model.speech_model.adapter.to(device=tower.device, dtype=torch.float32)
-        model.speech_model.speech_norm.to(device=tower.device, dtype=torch.float32)
+        for part in (model.speech_model.adapter, model.speech_model.speech_norm, model.speech_model.router):
+            if part is not None:
+                part.to(device=tower.device, dtype=torch.float32)
         if model.can_generate():
             model.generation_config = family.default_generation(config, decoder_model.generation_config)
         return model.finish_loading(own.get("device_map"))
@@ -171,13 +172,11 @@ class CheckpointedModel(PreTrainedModel):
         if device_map is not None and not hasattr(self, "hf_device_map"):
             self.hf_device_map = {"": self.device}
         self.freeze_bases()
-        self._keys_to_ignore_on_save = self.untrained_keys()
         return self.eval()
 
     def keep_in_checkpoints(self, names) -> None:
         """Base tensors of these names are written from now on, also once they are frozen again."""
         self._trained_base_keys = self._trained_base_keys | frozenset(names)
-        self._keys_to_ignore_on_save = self.untrained_keys()
 
     def untrained_keys(self) -> set[str]:
         """Names of the base tensors that were never trained: a checkpoint leaves them out."""
@@ -228,17 +227,18 @@ class CheckpointedModel(PreTrainedModel):
                 if kwargs.get("is_main_process", True) and not self.is_remote_code():
                     import_module(f"{__name__.split('.')[0]}.remote_code").export_remote_code(folder)
         finally:
-            self._keys_to_ignore_on_save = self.untrained_keys()
+            self._keys_to_ignore_on_save = None
         return None
 
     def _rounded(self, key: str, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        """A tensor as it is written: what belongs to a base stays as it is."""
-        return tensor if self.is_base_key(key) or not tensor.is_floating_point() else tensor.to(dtype)
+        """A tensor as it is written: what belongs to a base or the router stays as it is."""
+        kept = self.is_base_key(key) or is_router_key(key) or not tensor.is_floating_point()
+        return tensor if kept else tensor.to(dtype)
 
     def push_to_hub(  # type: ignore[override]
         self, repo_id: str, *, include_bases: bool = False, trained_dtype=None, **kwargs
     ):
-        """As the stock method; `include_bases` and `trained_dtype` as in `save_pretrained`, which it calls."""
+        """As the stock method; `include_bases` and `trained_dtype` are those of `save_pretrained`."""
         self._pushes_bases, self._pushes_dtype = include_bases, explicit_dtype({"dtype": trained_dtype})
         try:
             return super().push_to_hub(repo_id, **kwargs)  # type: ignore[arg-type]

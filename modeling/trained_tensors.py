@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 from transformers.utils import cached_file
 
 WEIGHTS = "model.safetensors"
@@ -70,12 +71,20 @@ def assign_tensors(
             )
     # Copied: tensors that lie in a mapped file need not begin where vector instructions like it, and then
     # products differ in their last bits from those of the model that was saved.
-    placed = {
-        key: tensor.to(device=state_device(state[key], device), dtype=dtype, copy=True)
-        for key, tensor in tensors.items()
-    }
-    model.load_state_dict(placed, strict=False, assign=True)
-    return set(placed)
+    owners = dict(model.named_modules(remove_duplicate=False))
+    for key, tensor in tensors.items():
+        owner, _, leaf = key.rpartition(".")
+        kept = None if is_router_key(key) else dtype
+        placed = tensor.to(device=state_device(state[key], device), dtype=kept, copy=True)
+        # What `load_state_dict(assign=True)` does after going through every module for every key.
+        held = owners[owner]._parameters if leaf in owners[owner]._parameters else owners[owner]._buffers
+        held[leaf] = nn.Parameter(placed) if leaf in owners[owner]._parameters else placed
+    return set(tensors)
+
+
+def is_router_key(key: str) -> bool:
+    """Whether a tensor is the router's: small, and sure of itself only in the precision it was trained in."""
+    return key.removeprefix("model.").startswith("router.")
 
 
 def state_device(tensor: torch.Tensor, default) -> torch.device:

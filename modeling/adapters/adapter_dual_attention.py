@@ -172,7 +172,8 @@ class DualAttentionAdapter(DecoderAdapter):
         for module in self.modules():
             # A composite's constructor initializes what does not carry this mark, by rules for other layers.
             setattr(module, "_is_hf_initialized", True)  # noqa: B010  as no module declares it
-        self._notes: DualNotes | None = None
+        # All that are being taken: a training step may take its own within a caller's.
+        self._notes: list[DualNotes] = []
 
     def attend(
         self, index: int, layer, states: Tensor, encoder_states, encoder_mask, cache, **kwargs
@@ -185,8 +186,8 @@ class DualAttentionAdapter(DecoderAdapter):
         heads, secondary = own.secondary(layer, states, encoder_states, encoder_mask, cache, **kwargs)
         gate = own.gate(states, primary, secondary)
         added = own.gate.fused(gate, primary, secondary, primary_heads, heads, layer, own.attention)
-        if self._notes is not None:
-            self._note(self._notes, index, layer, states, encoder_states, encoder_mask, cache, gate, heads)
+        for notes in self._notes:
+            self._note(notes, index, layer, states, encoder_states, encoder_mask, cache, gate, heads)
         return states + added.to(states.dtype)
 
     def _note(self, notes: DualNotes, index, layer, states, encoder_states, mask, cache, gate, heads) -> None:
@@ -205,18 +206,15 @@ class DualAttentionAdapter(DecoderAdapter):
     def supervised(self) -> bool:
         return bool(self.config.noise_loss_weight)
 
-    @property
-    def supervised(self) -> bool:
-        return bool(self.config.noise_loss_weight)
-
     @contextlib.contextmanager
     def noting(self, maps: bool = False) -> Iterator[DualNotes]:
         """Within the block, keep what the branches read and how the gate stood; `maps`: where they looked."""
-        self._notes = notes = DualNotes(len(self.layers), maps)
+        notes = DualNotes(len(self.layers), maps)
+        self._notes.append(notes)
         try:
             yield notes
         finally:
-            self._notes = None
+            self._notes.remove(notes)
 
     def auxiliary_loss(self, notes: DualNotes, batch: dict) -> Tensor | None:
         """The loss under which the secondary has to know the noise, weighted; None where it is off.

@@ -3,6 +3,7 @@
 import inspect
 from pathlib import Path
 
+import torch
 from torch import nn
 from transformers import AutoModel, AutoModelForCausalLM
 
@@ -115,9 +116,9 @@ class BridgeFamily:
         """Logits `[B, L, V]` and, with labels, the loss."""
         embeds, auxiliary_loss = BridgeFamily._embeds(model.model, inputs)
         labels, kept = inputs.get("labels"), inputs.get("logits_to_keep")
-        if labels is not None and isinstance(kept, int) and kept:
+        if labels is not None and isinstance(kept, torch.Tensor):
             # The stock loss wants a label for every position that has logits.
-            inputs = {**inputs, "labels": labels[:, -kept:]}
+            inputs = {**inputs, "labels": labels[:, kept]}
         outputs = model.causal_lm(inputs_embeds=embeds, **_decoder_arguments(inputs))
         labels, count = inputs.get("labels"), inputs.get("num_items_in_batch")
         if labels is not None and auxiliary_loss is not None:

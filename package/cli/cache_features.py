@@ -125,4 +125,5 @@ def _augmentation(args: argparse.Namespace, utterances: list):
         fields = yaml.safe_load(args.augment.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise ValueError(f"{args.augment} is not YAML: {error}") from error
-    return build_augmentation(fields, args.seed, SpeechDataset(utterances))
+    voices: Any = SpeechDataset(utterances)
+    return build_augmentation(fields, args.seed, voices)

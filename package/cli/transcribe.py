@@ -44,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder of frozen bases, asked before the installed ones and the Hub",
     )
     add("--language", help="what is spoken, a code or a name: it, Italian")
+    add("--routing", help="how a bank's adapters are chosen: hard, soft, threshold, segments, base ...")
     add("--task", help="transcribe (default), or translate: into English")
     add("--prompt", metavar="WORDS", help="names and terms that may occur")
     add("--format", choices=FORMATS, help="default: by the suffix of --output, else text")
@@ -117,6 +118,7 @@ def transcribe(inputs: list[AudioInput], args: argparse.Namespace) -> Iterator[t
     results = pipeline(
         (one.source for one in inputs),
         language=args.language,
+        routing=args.routing,
         task=args.task,
         prompt=args.prompt,
         batch_size=args.batch_size,

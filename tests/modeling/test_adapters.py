@@ -10,7 +10,7 @@ from speechllm.configuration.configuration_adapters import (
 )
 from speechllm.configuration.speech_lengths import chain_length
 from speechllm.modeling.adapters.adapter_base import SpeechAttention
-from speechllm.modeling.adapters.adapter_table import ADAPTERS, build_adapter
+from speechllm.modeling.adapters.adapter_table import ADAPTERS, DECODER_ADAPTERS, build_adapter
 from speechllm.modeling.length_masks import length_mask
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -64,7 +64,9 @@ def count_parameters(kind, input_size, output_size, **fields):
 
 
 def test_tables_of_adapters_and_of_their_configs_agree():
-    assert list(ADAPTERS) == list(ADAPTER_CONFIGS) == list(TINY)
+    assert list(ADAPTERS) == list(TINY)
+    assert [*ADAPTERS, *DECODER_ADAPTERS] == list(ADAPTER_CONFIGS)
+    assert not set(ADAPTERS) & set(DECODER_ADAPTERS)
 
 
 def test_kind_without_an_adapter_is_refused_with_the_known_ones():

@@ -264,7 +264,7 @@ def noise_loss(model, features, **batch):
     labels = torch.tensor([[70, 80, 90, 256], [71, 81, 256, -100]])
     adapter = model.model.adapter
     with adapter.noting() as notes:
-        model(**features, decoder_prompt_ids=TOKENS[:, :4], labels=labels)
+        model(**features, decoder_prompt_ids=TOKENS[:, :4], labels=labels, **batch)
     return adapter.auxiliary_loss(notes, {**features, "labels": labels, **batch})
 
 

@@ -355,3 +355,10 @@ def test_a_bank_without_a_router_names_what_there_is(compose_whisper, clips):
 def test_bank_and_router_that_do_not_fit_are_refused(bases, fields, message):
     with pytest.raises(ValueError, match=message):
         SpeechLLMConfig.from_bases("tiny/whisper_asr", adapter="cross_attention", bases=bases, **fields)
+
+
+def test_the_router_keeps_its_precision_whatever_the_rest_is_rounded_to(routed, bases, tmp_path):
+    routed[0].save_pretrained(tmp_path, trained_dtype="float16")
+    half = SpeechLLMForConditionalGeneration.from_pretrained(tmp_path, bases=bases, dtype=torch.bfloat16)
+    assert {parameter.dtype for parameter in half.model.router.parameters()} == {torch.float32}
+    assert {parameter.dtype for parameter in half.lora_bank.parameters_of("it")} == {torch.bfloat16}

@@ -40,7 +40,7 @@ class Dropped:
     detail: str
 
     @property
-    def key(self) -> tuple:
+    def key(self) -> tuple[str, str, float | None]:
         return self.clip, self.audio, self.offset
 
 
@@ -111,16 +111,17 @@ class ClipBatches(torch.utils.data.Dataset):
         return features
 
 
-def drop_key(utterance: Utterance) -> tuple:
+def drop_key(utterance: Utterance) -> tuple[str, str, float | None]:
     """By what a clip is found among the dropped; several may be pieces of one file."""
     return utterance.name, utterance.audio, utterance.extra.get("offset")
 
 
 def dropped(utterance: Utterance, reason: str, detail: str) -> Dropped:
-    return Dropped(*drop_key(utterance), reason, detail)
+    clip, audio, offset = drop_key(utterance)
+    return Dropped(clip, audio, offset, reason, detail)
 
 
-def as_it_is(heard: Heard) -> Heard:
+def as_it_is(heard: Any) -> Any:
     """For a loader, which would turn what it can into tensors."""
     return heard
 

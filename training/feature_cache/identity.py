@@ -67,7 +67,7 @@ def refuse_uncacheable(model) -> None:
     body = model.speech_model
     if getattr(model.config.adapter_config, "noise_loss_weight", 0):
         raise ValueError(
-            "noise_loss_weight needs to know what noise is in a clip, which no feature cache says: set it to 0"
+            "noise_loss_weight needs to know what noise is in a clip, which no feature cache says: set it 0"
         )
     tower = dict(body.audio_tower.named_parameters())
     adapted = next((name for name in tower if is_lora_key(name)), None)

@@ -108,8 +108,8 @@ def unpacked(states: Sequence[np.ndarray], scales: Sequence[np.ndarray | None]) 
     if scales[0] is None:
         return torch.from_numpy(batch)
     units = np.zeros((len(states), size, 1), dtype=np.float32)
-    for row, one in zip(units, scales, strict=True):
-        row[: len(one), 0] = one
+    for row, scale in zip(units, scales, strict=True):
+        row[: len(scale), 0] = scale  # type: ignore[arg-type]
     return torch.from_numpy(batch).float().mul_(torch.from_numpy(units))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from speechllm.configuration.configuration_strict import suggest
 
+from ..routing.mixture_recipe import Mixture
 from .contrastive import Contrastive
 from .cross_entropy import CrossEntropy
 from .ctc import CTC
@@ -14,6 +15,7 @@ LOSSES: dict[str, type[Objective]] = {
     "contrastive": Contrastive,
     "ctc": CTC,
     "cross_entropy": CrossEntropy,
+    "mixture": Mixture,
     "routing": Routing,
 }
 
