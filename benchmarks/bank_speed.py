@@ -85,7 +85,7 @@ def merge(stock, banked, name: str):
     merged = copy.deepcopy(stock)
     for path, layer in banked.named_modules():
         if isinstance(layer, LoraLinear):
-            delta = layer.lora_B[name].weight @ layer.lora_A[name].weight * layer.scaling[name]
+            delta = layer.lora_B[name] @ layer.lora_A[name] * layer.scaling[name]
             merged.get_submodule(path).weight += delta.to(stock.dtype)
     return merged
 

@@ -4,8 +4,6 @@ PEFT's layers take one adapter a row, loop over those in the batch, and pass no 
 mixed batches refuse training. What is here is the piece that is missing there, on PEFT's own parameters.
 """
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import nn

@@ -40,7 +40,6 @@ class DecoderAdapter(nn.Module):
         )
         return F.dropout(read, p=layer.dropout, training=layer.training)
 
-
     @property
     def supervised(self) -> bool:
         """Whether it has a loss of its own, for which a forward pass has to keep notes."""

@@ -183,8 +183,10 @@ class SpeechWhisper(WhisperForConditionalGeneration):
         )
         states = outputs.last_hidden_state
         kept = states[:, -logits_to_keep:] if logits_to_keep else states
+        # In two dimensions: in three torch multiplies row by row, with a copy of the whole head for each.
+        logits = self.proj_out(kept.flatten(0, 1)).view(*kept.shape[:2], -1)
         return Seq2SeqLMOutput(
-            logits=self.proj_out(kept),
+            logits=logits,
             past_key_values=outputs.past_key_values,
             cross_attentions=outputs.cross_attentions,
             encoder_last_hidden_state=outputs.encoder_last_hidden_state,
