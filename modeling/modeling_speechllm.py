@@ -332,8 +332,8 @@ class SpeechLLMForConditionalGeneration(SpeechGenerationMixin, SpeechLLMPreTrain
         A bridge takes what `SpeechLLMModel` does. An encoder-decoder takes the speech and either
         `decoder_input_ids`, or `decoder_prompt_ids` `[B, P]` (padded on the left) and `labels`, which go on
         where the prompt ends. `encoder_states` `[B, T, D]` with `feature_lengths` `[B]` replace features,
-        once the encoder has run. `routing_weights` `[B, N]` weigh the adapters of the bank; without them those
-        of `use_adapters` count.
+        once the encoder has run. `routing_weights` `[B, N]` weigh the adapters of the bank; without them
+        those of `use_adapters` count.
         """
         self.model.settle_adapters(routing_weights)
         return self.model.family.logits(self, _given(locals()))

@@ -46,9 +46,7 @@ def test_dict_given_is_left_alone():
 
 
 def test_unknown_kind_is_refused_with_the_known_ones():
-    with pytest.raises(
-        ValueError, match="unknown adapter 'mpl'; there are conv, cross_attention"
-    ):
+    with pytest.raises(ValueError, match="unknown adapter 'mpl'; there are conv, cross_attention"):
         adapter_config("mpl")
     with pytest.raises(ValueError, match="needs a 'model_type'; there are conv, cross_attention"):
         adapter_config_from({"stack_factor": 4})
