@@ -73,9 +73,9 @@ def transcribe(
     bank's adapters are chosen, "hard", "soft", "threshold", "hierarchical", "oracle" (by `language`) or
     "base", the checkpoint's own way by default; `routing_weights` `[B, N]` say it themselves. `task`:
     "transcribe" or "translate". `prompt_ids` `[P]`: text that came before, or words that may occur.
-    `return_timestamps` lets timestamp tokens stand among the ids. `decoder_prompt_ids` `[B, P]` say all of that by themselves;
-    `labels`, as an evaluating trainer passes them, are not looked at. `encoder_states` `[B, T, D]` with
-    `feature_lengths` `[B]` stand in for features, once the encoder has run.
+    `return_timestamps` lets timestamp tokens stand among the ids. `decoder_prompt_ids` `[B, P]` say all of
+    that by themselves; `labels`, as an evaluating trainer passes them, are not looked at. `encoder_states`
+    `[B, T, D]` with `feature_lengths` `[B]` stand in for features, once the encoder has run.
     """
     if input_features is None and encoder_states is None:
         raise ValueError("nothing to listen to: pass input_features")
