@@ -1,10 +1,15 @@
 """Shared: tiny bases on disk once a run, models and processors composed of them, clips of sound."""
 
+import atexit
 import os
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# One for each worker: checkpoints' code is copied there by the folder's name, and workers use the same names.
+os.environ["HF_MODULES_CACHE"] = tempfile.mkdtemp(prefix="modules-")
 sys.path.insert(0, str(Path(__file__).parent))
 
 import numpy as np
@@ -13,6 +18,7 @@ import torch
 from tiny_bases import DECODERS, ENCODER_NAMES, save_decoder, save_encoder, save_encoder_decoder
 
 torch.set_num_threads(1)
+atexit.register(shutil.rmtree, os.environ["HF_MODULES_CACHE"], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
