@@ -92,14 +92,14 @@ class LoraLinear(nn.Module):
             output = output + self.update(ADAPTER, states).to(output.dtype)
         return output
 
-    def update(self, name: str, states: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
-        """What an adapter adds, `[..., out]` in float32; `weights` multiply it, `[rows, 1, 1]`."""
+    def update(self, name: str, states: torch.Tensor) -> torch.Tensor:
+        """What an adapter adds, `[..., out]` in float32."""
         down, up = self.lora_A[name], self.lora_B[name]
         heard = self.dropout[name](states) if name in self.dropout else states
-        hidden = F.linear(heard.to(down.dtype), down)
-        if weights is not None:
-            hidden = hidden * weights.to(hidden.device, torch.float32)
-        return F.linear(hidden, up) * self.scaling[name]
+        # Autocast makes the products' inputs narrow again: widening them first would only copy.
+        if not torch.is_autocast_enabled(heard.device.type):
+            heard = heard.to(down.dtype)
+        return F.linear(F.linear(heard, down), up) * self.scaling[name]
 
     @property
     def weight(self) -> torch.Tensor:

@@ -49,12 +49,37 @@ class LivePlan:
     def apply(self, layer: LoraLinear, states: torch.Tensor) -> torch.Tensor:
         """`[rows * k, ..., in]` -> `[rows * k, ..., out]`."""
         output = layer.base_layer(states)
-        blocks, (weights,) = self.rows.blocks(states), self.rows.tensors
-        for name, column in self.columns.items():
-            if name in layer.scaling:
-                update = layer.update(name, blocks, weights[:, column, None, None])
-                output = output + update.view(output.shape).to(output.dtype)
+        names = [name for name in self.columns if name in layer.scaling]
+        rates = {layer.dropout[name].p if name in layer.dropout else 0.0 for name in names}
+        # Adapters of different dropouts hear different things: each is computed by itself then.
+        for group in [names] if len(rates) == 1 else [[name] for name in names]:
+            output = output + self.update(layer, group, states).view(output.shape).to(output.dtype)
         return output
+
+    def update(self, layer: LoraLinear, names: list[str], states: torch.Tensor) -> torch.Tensor:
+        """What adapters of one dropout add, `[rows, n, out]`."""
+        (weights,) = self.rows.tensors
+        down = torch.cat([layer.lora_A[name] for name in names])
+        up = torch.cat([layer.lora_B[name] * layer.scaling[name] for name in names], dim=1).t()
+        blocks = self.rows.blocks(layer.dropout[names[0]](states) if names[0] in layer.dropout else states)
+        # Autocast makes the products' inputs narrow again: widening them first would only copy.
+        if not torch.is_autocast_enabled(blocks.device.type):
+            blocks = blocks.to(down.dtype)
+        by_rank = weights[:, [self.columns[name] for name in names for _ in layer.lora_A[name]]]
+        by_rank = by_rank.to(blocks.device, torch.float32)
+        # Where the weights themselves are trained, adapters that weigh nothing have a gradient too.
+        own = None if weights.requires_grad else own_ranks(by_rank)
+        if own is None or own.shape[1] == len(down):
+            return (F.linear(blocks, down) * by_rank[:, None]) @ up
+        hidden = torch.bmm(blocks, F.embedding(own, down).transpose(1, 2)) * by_rank.gather(1, own)[:, None]
+        return torch.bmm(hidden, F.embedding(own, up))
+
+
+def own_ranks(weights: torch.Tensor) -> torch.Tensor:
+    """The columns `[rows, M]` of weights `[rows, R]` that are each row's own, `M` being the most of any row."""
+    active = weights != 0
+    size = int(active.sum(1).max()) if len(weights) else 0
+    return active.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :size]
 
 
 def stacked_rows(weights: torch.Tensor, device, dtype: torch.dtype) -> Rows:
@@ -63,11 +88,7 @@ def stacked_rows(weights: torch.Tensor, device, dtype: torch.dtype) -> Rows:
     They are the weights, then each row's own columns `[rows, M]` and the weights of these, where `M` is the
     most that any row has; what is too much for a row has the weight 0.
     """
-    active = weights != 0
-    size = int(active.sum(1).max())
-    own = active.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :size]
-    scales = weights.to(device, dtype)
-    own = own.to(device)
+    scales, own = weights.to(device, dtype), own_ranks(weights).to(device)
     return Rows(scales, own, scales.gather(1, own))
 
 
