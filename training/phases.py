@@ -19,6 +19,8 @@ from .data.batching import BudgetBatchSampler
 from .data.build import BuiltData
 from .data.datasets import SpeechDataset
 from .evaluation_texts import TextJudge
+from .feature_cache.cached_collator import CachedCollator
+from .feature_cache.cached_dataset import CachedFeatures
 from .losses.loss_table import loss_class
 from .precision import Precision
 from .settings import PhaseSettings
@@ -117,8 +119,8 @@ def build_trainer(
     objective = kind(shop.model, shop.processor, options, settings.label_smoothing)
     objective.see_corpus(texts_of(shop.datasets))
     arguments = training_arguments(
-        settings, folder, shop.seed + number, shop.precision, f"{shop.run_name}-{phase.name}", kind.predicts,
-        shop.on_cpu, settings.workers == 0 and not isinstance(shop.datasets.train, SpeechDataset),
+        settings, folder, shop.seed + number, shop.precision, f"{shop.run_name}-{phase.name}",
+        kind.predict is not None, shop.on_cpu, settings.workers == 0 and not isinstance(shop.datasets.train, SpeechDataset),
     )  # fmt: skip
     groups = parameter_groups(
         objective, parts, settings.learning_rates or {}, settings.learning_rate, settings.weight_decay
@@ -127,6 +129,8 @@ def build_trainer(
     bank = bank_languages(shop.model.config)
     tells_noise = bool(getattr(shop.model.config.adapter_config, "noise_loss_weight", 0))
     collator = SpeechCollator(shop.processor, shop.augmentation, bank, tells_noise)
+    if isinstance(shop.datasets.train, CachedFeatures):
+        collator = CachedCollator(shop.processor, bank)
     sampler = batch_sampler(shop, phase, number)
     judge = TextJudge(
         shop.processor, shop.datasets.normaliser, settings.prediction_rows, folder / "predictions"

@@ -17,6 +17,7 @@ from .augmentation.augmentation import build_augmentation
 from .composition import compose, keep_trained_precise, model_config
 from .data.build import BuiltData, build_datasets
 from .data.datasets import SpeechDataset
+from .feature_cache.cached_training import with_features
 from .material import make_material
 from .phases import MODEL, Workshop, judging_trainer, run_phases
 from .precision import Precision, choose_precision
@@ -48,6 +49,12 @@ def run_training(config: dict[str, Any], folder: Path) -> Path:
     data = build_datasets(settings.data, state.process_index, state.num_processes)
     check_data(data)
     wanted = any(values is not None for values in settings.augmentation.values())
+    features = settings.data.get("features")
+    if wanted and features:
+        raise ValueError(
+            "augmentation and data.features can't both be: copies are augmented when they are cached, "
+            "by cache-features --augment; set augmentation=none"
+        )
     # Competing voices are those of the training clips; a stream has none at hand.
     voices: Any = data.train if isinstance(data.train, SpeechDataset) else None
     augmentation = build_augmentation(settings.augmentation, settings.seed, voices) if wanted else None
@@ -55,6 +62,8 @@ def run_training(config: dict[str, Any], folder: Path) -> Path:
     set_seed(settings.seed)
     model, processor = compose(settings.model, settings.adapter, getattr(torch, precision.name), state.device)
     keep_trained_precise(model)
+    if features:
+        data = with_features(data, features, model, processor, settings.phases)
     shop = Workshop(
         model, processor, data, augmentation, folder, settings.seed, precision, settings.name, on_cpu,
         state.num_processes,

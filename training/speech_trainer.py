@@ -57,7 +57,7 @@ class SpeechTrainer(Trainer):
         objective: Any = self.model
         with torch.no_grad(), self.compute_loss_context_manager(), self.accelerator.autocast():
             loss = model(**inputs)["loss"].mean().detach()
-            if prediction_loss_only or not objective.predicts:
+            if prediction_loss_only or objective.predict is None:
                 return loss, None, None
             ids = objective.predict(inputs, **self.generation)
         return loss, ids, inputs["labels"]

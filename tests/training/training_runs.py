@@ -11,6 +11,7 @@ from speechllm.training.entry import CONFIGURATION
 from speechllm.training.run import run_training
 
 TEXTS = ["ab", "c d", "de", "fgh", "a", "bc", "hh", "e f g"]
+TINY_NAMES = ("tiny/whisper", "tiny/llama", "mlp")
 # What makes a run of any experiment one of seconds.
 SHORT = (
     "trainer.batch_size=2",

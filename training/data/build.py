@@ -45,6 +45,8 @@ class DataSettings:
     # Clips of an epoch when sources are weighted; as many as there are where none is given.
     epoch_clips: int | None = None
     seed: int = 42
+    # A folder of `speechllm cache-features`, which takes the place of the training clips' sound.
+    features: str | None = None
 
 
 @dataclass

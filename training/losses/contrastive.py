@@ -18,8 +18,6 @@ LOWEST_TEMPERATURE = 0.01
 class Contrastive(Objective):
     """Cosine similarities over a learned temperature; every other text of the batch is a wrong answer."""
 
-    predicts = False
-
     @dataclass(frozen=True)
     class Options:
         """`temperature`: where the learned one begins. `symmetric`: texts also look for their clips."""

@@ -20,13 +20,24 @@ class CrossEntropy(Objective):
 
     def forward(self, labels, num_items_in_batch=None, **batch) -> dict[str, Tensor]:
         """`{"loss"}`: a mean over target tokens, over all of the step's where their number is given."""
+        kept = self.scored_positions(labels)
+        if kept is not None:
+            batch["logits_to_keep"] = kept
         outputs = self.model(**batch, labels=labels, use_cache=False)
         loss = outputs.loss
         if self.label_smoothing and self.training:
-            logits, targets = self.aligned(outputs.logits, labels)
+            logits, targets = self.aligned(outputs.logits, labels if kept is None else labels[:, kept])
             loss = loss + smoothing_excess(logits, targets, self.label_smoothing)
         # The model's own mean, and with it what an adapter adds to it, counts by its share of the tokens.
         return {"loss": loss * share_of_step(labels, num_items_in_batch)}
+
+    def scored_positions(self, labels: Tensor) -> Tensor | None:
+        """The positions of a bridge that need logits: of prompt, speech and target the last. `None`: all."""
+        if getattr(self.model.config, "is_encoder_decoder", False):
+            return None
+        first = int((labels != -100).any(0).to(torch.int8).argmax())
+        # The state before a token is the one that foretells it.
+        return torch.arange(max(first - 1, 0), labels.shape[1], device=labels.device)
 
     def aligned(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Logits `[N, V]` and the targets `[N]` they are about, of positions that are scored."""

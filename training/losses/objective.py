@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
 import torch
@@ -21,8 +21,9 @@ class Objective(nn.Module):
     # The trainer passes `num_items_in_batch`: target tokens of all micro-batches and processes of a step.
     accepts_loss_kwargs = True
     Options: ClassVar[type]
-    # Whether `predict` has something to say, so that evaluations count errors.
-    predicts: ClassVar[bool] = True
+    # Ids of what is heard in a batch, `predict(batch, **generation) -> [B, N]`; evaluations of a loss that has
+    # none count no errors.
+    predict: ClassVar[Callable[..., Tensor] | None] = None
 
     def __init__(self, model, processor, options: dict[str, Any], label_smoothing: float = 0.0):
         super().__init__()
@@ -36,10 +37,6 @@ class Objective(nn.Module):
 
     def see_corpus(self, texts: Iterable[str]) -> None:
         """Look at the texts that will be trained and judged on, before the first step."""
-
-    def predict(self, batch: dict[str, Tensor], **generation) -> Tensor:
-        """Ids of what is heard in a batch, `[B, N]`."""
-        raise NotImplementedError
 
     def own_state(self) -> dict[str, Tensor]:
         """The loss's own parameters and buffers."""
@@ -56,7 +53,8 @@ class Objective(nn.Module):
                 f"loss {type(self).__name__} aligns a bridge with a language model's embeddings; adapter "
                 f"{self.model.config.adapter_config.model_type!r} has none: use cross_entropy"
             )
-        speech = self.model.get_audio_features(batch["input_features"], batch.get("input_features_mask"))
+        names = ("input_features", "input_features_mask", "encoder_states", "feature_lengths")
+        speech = self.model.model.encode_speech(*(batch.get(name) for name in names))
         return speech.pooler_output.float(), speech.lengths, speech.auxiliary_loss
 
 

@@ -17,8 +17,6 @@ from .objective import Objective, share_of_step
 class Routing(Objective):
     """Trains the router alone; no decoder runs. The right answer is the adapter of the clip's language."""
 
-    predicts = False
-
     @dataclass(frozen=True)
     class Options:
         """None."""

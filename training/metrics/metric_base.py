@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 from speechllm.training.data.normalisers import normaliser
@@ -15,7 +16,7 @@ except ImportError as error:
     raise ImportError("metrics need evaluate and datasets: install speechllm[eval,train]") from error
 
 
-class TextMetric(evaluate.Metric):
+class TextMetric(evaluate.Metric, ABC):
     """A metric over predicted and reference texts; `metric.compute(predictions=[...], references=[...])`.
 
     `normaliser` names one of `training/data/normalisers.py` and is applied to both sides.
@@ -41,6 +42,6 @@ class TextMetric(evaluate.Metric):
         clean = normaliser(self.normaliser)
         return self.judged([clean(text) for text in predictions], [clean(text) for text in references])
 
+    @abstractmethod
     def judged(self, predictions: list[str], references: list[str]) -> dict[str, float]:
         """The metric's values for normalised texts."""
-        raise NotImplementedError
