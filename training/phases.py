@@ -120,7 +120,8 @@ def build_trainer(
     objective.see_corpus(texts_of(shop.datasets))
     arguments = training_arguments(
         settings, folder, shop.seed + number, shop.precision, f"{shop.run_name}-{phase.name}",
-        kind.predict is not None, shop.on_cpu, settings.workers == 0 and not isinstance(shop.datasets.train, SpeechDataset),
+        kind.predict is not None, shop.on_cpu,
+        settings.workers == 0 and not isinstance(shop.datasets.train, SpeechDataset),
     )  # fmt: skip
     groups = parameter_groups(
         objective, parts, settings.learning_rates or {}, settings.learning_rate, settings.weight_decay

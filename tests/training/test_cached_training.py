@@ -55,6 +55,4 @@ def test_augmentation_that_would_be_heard_by_nobody_is_refused(cache, bases):
 
 def test_a_cache_of_another_precision_is_refused(cache, bases):
     with pytest.raises(ValueError, match="precision='float32', but here it is 'bfloat16'"):
-        tiny_run(
-            cache / "narrow", bases, "trainer.precision=bfloat16", f"data.features={cache}/features"
-        )
+        tiny_run(cache / "narrow", bases, "trainer.precision=bfloat16", f"data.features={cache}/features")

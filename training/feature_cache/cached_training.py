@@ -26,7 +26,9 @@ def with_features(
         try:
             refuse_uncacheable(model)
             if phase.loss == "mixture":
-                raise ValueError("loss mixture asks the router, which reads layers that no feature cache holds")
+                raise ValueError(
+                    "loss mixture asks the router, which reads layers that no feature cache holds"
+                )
         except ValueError as error:
             raise ValueError(f"data.features with phase {phase.name!r}: {error}") from error
     identity = encoder_identity(model, processor)

@@ -21,8 +21,7 @@ class Objective(nn.Module):
     # The trainer passes `num_items_in_batch`: target tokens of all micro-batches and processes of a step.
     accepts_loss_kwargs = True
     Options: ClassVar[type]
-    # Ids of what is heard in a batch, `predict(batch, **generation) -> [B, N]`; evaluations of a loss that has
-    # none count no errors.
+    # Ids of what is heard, `predict(batch, **generation) -> [B, N]`; without it evaluations count no errors.
     predict: ClassVar[Callable[..., Tensor] | None] = None
 
     def __init__(self, model, processor, options: dict[str, Any], label_smoothing: float = 0.0):
