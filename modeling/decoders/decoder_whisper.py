@@ -20,6 +20,7 @@ from transformers.utils.output_capturing import capture_outputs
 
 from ..encoders.encoder_whisper import SpeechWhisperEncoder
 from ..greedy_rows import SpeechSteps
+from ..plain_loading import load_plainly
 
 
 class SpeechWhisperDecoderLayer(WhisperDecoderLayer):
@@ -148,6 +149,12 @@ class SpeechWhisper(WhisperForConditionalGeneration):
         self.proj_out = nn.Linear(config.d_model, config.vocab_size, bias=False)
         self.max_target_positions = config.max_target_positions
         self.post_init()
+
+    @classmethod
+    def from_pretrained(cls, source, *args, **kwargs):
+        """As the stock method, sooner where nothing has to be done to the weights."""
+        plain = None if args else load_plainly(cls, source, kwargs)
+        return super().from_pretrained(source, *args, **kwargs) if plain is None else plain
 
     def greedy_steps(self, input_ids, model_kwargs: dict) -> SpeechSteps:
         """How the row-dropping loop goes through a batch of this model."""
