@@ -1,6 +1,7 @@
 """`SpeechLLMConfig`: what a model is, slot by slot."""
 
 import copy
+import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ from .configuration_strict import StrictConfig, refuse_unknown, strict_config
 from .decoder_families import DECODER_FAMILIES, DecoderFamily
 from .encoder_specs import encoder_spec
 from .speech_lengths import LengthSteps, chain_length
+from .stock_refusals import with_refusals, without_refusals
 
 # What `from_bases` finds out by itself: a caller who says it too may say something else.
 SETTLED_BY_BASES = {
@@ -174,6 +176,17 @@ class SpeechLLMConfig(StrictConfig):
         if self.router_config:
             output["router_config"] = self.router_config.own_values()
         return output
+
+    def to_json_file(self, json_file_path, use_diff: bool = True):
+        """As the stock method; the file also stops stock classes, which would take a part for the whole."""
+        values = with_refusals(json.loads(self.to_json_string(use_diff)))
+        text = json.dumps(values, indent=2, sort_keys=True) + "\n"
+        Path(json_file_path).write_text(text, encoding="utf-8")
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs):
+        """As the stock method."""
+        return super().from_dict(without_refusals(config_dict), **kwargs)
 
     @classmethod
     def get_config_dict(cls, pretrained_model_name_or_path, **kwargs):

@@ -76,7 +76,7 @@ class LivePlan:
 
 
 def own_ranks(weights: torch.Tensor) -> torch.Tensor:
-    """The columns `[rows, M]` of weights `[rows, R]` that are each row's own, `M` being the most of any row."""
+    """The columns `[rows, M]` of weights `[rows, R]` that are a row's own, `M` being the most of any row."""
     active = weights != 0
     size = int(active.sum(1).max()) if len(weights) else 0
     return active.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :size]

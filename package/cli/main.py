@@ -16,6 +16,8 @@ COMMANDS = {
         "speechllm.cli.cache_features",
         "run the frozen encoder once, and keep what it computes",
     ),
+    "convert": ("speechllm.cli.convert", "turn other formats into checkpoints, or checkpoints into stock Whisper"),
+    "analyze": ("speechllm.cli.analyze", "look inside a checkpoint: pictures and numbers"),
     "bases": ("speechllm.cli.bases", "list, install and verify base models"),
     "doctor": ("speechllm.cli.doctor", "show versions, devices and what a model can be loaded from"),
 }

@@ -18,7 +18,8 @@ def folder(bases, tmp_path):
 
 
 def options(folder, dtype=torch.float32, **fields):
-    return {"config": WhisperConfig.from_pretrained(folder), "dtype": dtype, "use_safetensors": True, **fields}
+    config = WhisperConfig.from_pretrained(folder)
+    return {"config": config, "dtype": dtype, "use_safetensors": True, **fields}
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
