@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,8 @@ def run_training(config: dict[str, Any], folder: Path) -> Path:
     settings = read_run(config)
     state = PartialState(cpu=not torch.accelerator.is_available())
     report_aloud(folder, state.is_main_process)
+    if state.num_processes == 1 and "MASTER_PORT" in os.environ and "RANK" not in os.environ:
+        logger.warning("accelerate has started one process: without a GPU more of them take --multi_gpu too")
     config, settings = with_material(config, settings, folder, state)
     on_cpu = state.device.type == "cpu"
     facts = opened(config, settings, folder, state)

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from safetensors.torch import load_file
 from test_interrupted_runs import command, environment
 
 pytestmark = pytest.mark.slow
+TRAIN = Path(__file__).parents[2] / "training" / "train.py"
 
 
 def losses(folder, phase):
@@ -23,18 +25,15 @@ def launch(folder, bases, processes, *overrides):
         folder, bases, "model.lora_config.decoder.lora_dropout=0.0", "adapter.dropout=0.0", *overrides
     )[3:]
     port = 29500 + os.getpid() % 2000
-    start = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        f"--nproc_per_node={processes}",
-        f"--master_port={port}",
-    ]
+    # Without --multi_gpu accelerate starts one process where there is no GPU, however many were asked for.
+    start = [sys.executable, "-m", "accelerate.commands.launch", f"--main_process_port={port}"]
+    several = ["--multi_gpu"] if processes > 1 else []
     done = subprocess.run(
-        [*start, "-m", "speechllm.training.train", *words],
-        env={**environment(), "ACCELERATE_USE_CPU": "1"}, capture_output=True, text=True, timeout=400,
+        [*start, *several, f"--num_processes={processes}", str(TRAIN), *words],
+        env=environment(), capture_output=True, text=True, timeout=400,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
+    return done.stderr
 
 
 @pytest.mark.parametrize("budget", [[], ["trainer.batch_seconds=3.0"]], ids=["clips", "seconds"])
@@ -52,3 +51,11 @@ def test_two_processes_have_the_loss_curve_of_one(bases, tmp_path, budget):
         json.loads((tmp_path / n / "run" / "results.json").read_text())["metrics"] for n in ("one", "two")
     ]
     assert metrics[0]["test"]["wer"] == metrics[1]["test"]["wer"]
+
+
+def test_a_launcher_that_starts_fewer_processes_than_asked_is_told_of(bases, tmp_path):
+    words = command(tmp_path / "run", bases, "trainer.steps=2")[3:]
+    start = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes=2", str(TRAIN)]
+    done = subprocess.run([*start, *words], env=environment(), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "without a GPU more of them take --multi_gpu" in done.stderr
