@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from banked_whisper import ADAPTERS, HARD, SOFT, logits, row_of, shake, slots_of, wide_bank
+from banked_whisper import HARD, SOFT, logits, row_of, shake, wide_bank
 from speechllm.configuration.configuration_lora import LoraConfig, lora_bank
 from speechllm.modeling.lora_bank import LoraBank
 from speechllm.modeling.lora_layers import LoraLinear, add_lora, is_lora_key
@@ -12,29 +12,6 @@ from speechllm.modeling.lora_plans import MergedPlan, StackedPlan
 from torch import nn
 from torch.testing import assert_close
 from torch.utils.checkpoint import checkpoint
-from transformers import WhisperForConditionalGeneration
-
-
-@pytest.fixture(scope="module")
-def stock(bases):
-    return WhisperForConditionalGeneration.from_pretrained(bases / "tiny--whisper").eval()
-
-
-@pytest.fixture()
-def banked(stock):
-    """`(model, bank)`: a stock Whisper with the adapters above, none of them without effect."""
-    model = copy.deepcopy(stock)
-    bank = LoraBank(lora_bank(ADAPTERS), slots_of(model))
-    return shake(model).eval(), bank
-
-
-@pytest.fixture(scope="module")
-def request_of_six():
-    generator = torch.Generator().manual_seed(2)
-    return {
-        "input_features": torch.randn(6, 80, 3000, generator=generator),
-        "decoder_input_ids": torch.randint(3, 60, (6, 7), generator=generator),
-    }
 
 
 def dense(stock, model, mixture):

@@ -4,36 +4,13 @@ import copy
 
 import pytest
 import torch
-from banked_whisper import ADAPTERS, SOFT, logits, row_of, shake, slots_of, wide_bank
+from banked_whisper import ADAPTERS, SOFT, logits, row_of, slots_of, wide_bank
 from safetensors.torch import load_file, save_file
 from speechllm.configuration.configuration_lora import lora_bank, select_adapters
 from speechllm.modeling.lora_bank import LoraBank
 from speechllm.modeling.lora_layers import LoraLinear, adapter_of_key, is_lora_key, without_adapters
 from torch import nn
 from torch.testing import assert_close
-from transformers import WhisperForConditionalGeneration
-
-
-@pytest.fixture(scope="module")
-def stock(bases):
-    return WhisperForConditionalGeneration.from_pretrained(bases / "tiny--whisper").eval()
-
-
-@pytest.fixture()
-def banked(stock):
-    """`(model, bank)`: a stock Whisper with the adapters above, none of them without effect."""
-    model = copy.deepcopy(stock)
-    bank = LoraBank(lora_bank(ADAPTERS), slots_of(model))
-    return shake(model).eval(), bank
-
-
-@pytest.fixture(scope="module")
-def request_of_six():
-    generator = torch.Generator().manual_seed(2)
-    return {
-        "input_features": torch.randn(6, 80, 3000, generator=generator),
-        "decoder_input_ids": torch.randint(3, 60, (6, 7), generator=generator),
-    }
 
 
 def test_touches_says_from_where_on_the_encoder_is_the_base(stock):

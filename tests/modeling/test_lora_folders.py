@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from banked_whisper import shake, slots_of
 from safetensors.torch import load_file, save_file
 from speechllm.configuration.configuration_lora import lora_bank
 from speechllm.modeling.lora_bank import LoraBank
 from speechllm.modeling.lora_folders import read_bank_folder, write_bank_folder
 from speechllm.modeling.lora_layers import adapter_of_key, is_lora_key
 from torch.testing import assert_close
-from transformers import WhisperForConditionalGeneration
 
 try:
     import peft
@@ -31,11 +31,6 @@ ADAPTERS = {
 
 
 @pytest.fixture(scope="module")
-def stock(bases):
-    return WhisperForConditionalGeneration.from_pretrained(bases / "tiny--whisper").eval()
-
-
-@pytest.fixture(scope="module")
 def request_of_one():
     generator = torch.Generator().manual_seed(2)
     return {
@@ -46,14 +41,8 @@ def request_of_one():
 
 def banked(stock, adapters=None):
     model = copy.deepcopy(stock)
-    slots = {"encoder": model.model.encoder, "decoder": model.model.decoder}
-    bank = LoraBank(lora_bank(adapters) or {}, slots)
-    generator = torch.Generator().manual_seed(5)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if is_lora_key(name):
-                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
-    return model.eval(), bank
+    bank = LoraBank(lora_bank(adapters) or {}, slots_of(model))
+    return shake(model).eval(), bank
 
 
 @torch.no_grad()
