@@ -47,9 +47,13 @@ def test_an_experiment_takes_two_steps_in_every_phase_on_tiny_bases(name, bases,
         model["encoder"] = "tiny/whisper_asr"
     model["bases"] = str(bases)
     adapter.update({key: size for key, size in TINY_SIZES.items() if key in adapter})
-    for fields in [*(model["lora_bank"] or {}).values()][:1]:
+    bank = [*(model["lora_bank"] or {}).values()]
+    if bank and not any(fields["language"] == "en" for fields in bank):
         # The clips of the tests are English.
-        fields["language"] = "en"
+        bank[0]["language"] = "en"
+    for lora in [fields[slot] for fields in bank for slot in ("encoder", "decoder")]:
+        # Tiny bases have fewer layers than those that are named.
+        lora.pop("layers_to_transform", None)
     for phase in config["phases"]:
         phase.update(steps=2, epochs=None)
     config["trainer"].update(batch_seconds=config["trainer"]["batch_seconds"] and 8.0)
