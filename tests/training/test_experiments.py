@@ -33,19 +33,34 @@ def test_an_experiment_is_called_as_its_file_and_all_of_it_is_understood(name):
     assert read_run(config).phases
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in EXPERIMENTS if name != "smoke"])
-def test_an_experiment_takes_two_steps_in_every_phase_on_tiny_bases(name, bases, tmp_path):
+def tiny_experiment(name, bases, folder):
+    """Two steps of every phase on tiny bases; the run's model, and how many phases there were."""
     config = composed(f"+experiment={name}", *SHORT)
-    config["data"] = composed(*data_overrides(tmp_path / "corpus"))["data"]
-    model, adapter = config["model"], config["adapter"]
+    config["data"] = composed(*data_overrides(folder / "corpus"))["data"]
+    model = config["model"]
+    model["bases"] = str(bases)
+    if model["start_from"]:
+        before = re.fullmatch(r"outputs/(\w+)/model", model["start_from"])[1]
+        model["start_from"] = str(tiny_experiment(before, bases, folder)[0])
+    else:
+        make_tiny(model, config["adapter"])
+    for phase in config["phases"]:
+        phase.update(steps=2, epochs=None)
+        if model["start_from"]:
+            # Its data speak of fewer languages than the one of the clips of the tests.
+            phase["train"] = ["bank:en"]
+    config["trainer"].update(batch_seconds=config["trainer"]["batch_seconds"] and 8.0)
+    return run_training(config, folder / name), len(config["phases"])
+
+
+def make_tiny(model, adapter):
+    """Tiny bases in the place of those that an experiment names."""
     family = model["encoder"].split("/")[0]
     model["encoder"] = f"tiny/{TINY_ENCODERS[family]}"
     if model["decoder"]:
         model["decoder"] = "tiny/qwen3" if "Qwen" in model["decoder"] else "tiny/llama"
     else:
         model["encoder"] = "tiny/whisper_asr"
-    model["bases"] = str(bases)
     adapter.update({key: size for key, size in TINY_SIZES.items() if key in adapter})
     bank = [*(model["lora_bank"] or {}).values()]
     if bank and not any(fields["language"] == "en" for fields in bank):
@@ -54,12 +69,14 @@ def test_an_experiment_takes_two_steps_in_every_phase_on_tiny_bases(name, bases,
     for lora in [fields[slot] for fields in bank for slot in ("encoder", "decoder")]:
         # Tiny bases have fewer layers than those that are named.
         lora.pop("layers_to_transform", None)
-    for phase in config["phases"]:
-        phase.update(steps=2, epochs=None)
-    config["trainer"].update(batch_seconds=config["trainer"]["batch_seconds"] and 8.0)
-    folder = run_training(config, tmp_path / "run")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in EXPERIMENTS if name != "smoke"])
+def test_an_experiment_takes_two_steps_in_every_phase_on_tiny_bases(name, bases, tmp_path):
+    folder, phases = tiny_experiment(name, bases, tmp_path)
     results = yaml.safe_load((folder / "results.json").read_text())
-    assert [phase["steps"] for phase in results["phases"]] == [2] * len(config["phases"])
+    assert [phase["steps"] for phase in results["phases"]] == [2] * phases
     assert {"wer", "cer", "loss", "repetition_rate", "empty_rate"} <= set(results["metrics"]["test"])
 
 
