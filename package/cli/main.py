@@ -11,13 +11,20 @@ import traceback
 COMMANDS = {
     "transcribe": ("speechllm.cli.transcribe", "write down what is said in audio files"),
     "train": ("speechllm.cli.train", "train a speech recognizer"),
+    "evaluate": ("speechllm.cli.evaluate", "measure error rates of recognizers, side by side"),
     "prepare": ("speechllm.cli.prepare", "turn a corpus into manifests to train and test on"),
     "cache-features": (
         "speechllm.cli.cache_features",
         "run the frozen encoder once, and keep what it computes",
     ),
-    "convert": ("speechllm.cli.convert", "turn other formats into checkpoints, or checkpoints into stock Whisper"),
+    "convert": (
+        "speechllm.cli.convert",
+        "turn foreign weights into checkpoints, or these into stock Whisper",
+    ),
     "analyze": ("speechllm.cli.analyze", "look inside a checkpoint: pictures and numbers"),
+    "demo": ("speechllm.cli.demo", "serve a page to speak to a checkpoint, and see what it hears"),
+    "card": ("speechllm.cli.card", "show or write the card of a checkpoint or a corpus"),
+    "push": ("speechllm.cli.push", "bring a checkpoint, a corpus or a demo to the Hub"),
     "bases": ("speechllm.cli.bases", "list, install and verify base models"),
     "doctor": ("speechllm.cli.doctor", "show versions, devices and what a model can be loaded from"),
 }

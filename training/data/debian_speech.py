@@ -22,7 +22,9 @@ from .preparation import summary
 from .splits import SPLITS, Splits, prove_disjoint, split_by_text
 from .utterances import Utterance, write_manifest
 
-PROMPT_LICENCES = {lang: "CC-BY-SA-3.0" for lang in ("en", "es", "fr", "it")} | {"ru": "CC-BY-3.0"}
+PROMPT_LICENCES = {lang: "CC-BY-SA-3.0" for lang in ("en", "es", "fr")} | dict.fromkeys(
+    ("it", "ru"), "CC-BY-3.0"
+)
 # Fewer than 100 clips of Lithuanian, Dutch and Malayalam are there too: too few to divide.
 STAMP_LANGUAGES = ("fr", "ro", "ru", "ca", "bg", "es", "be", "el", "da")
 # "dot [.]": a letter's name, then the letter. Any other bracket is a remark, or a tone.
