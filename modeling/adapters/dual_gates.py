@@ -60,6 +60,10 @@ class TokenGate(nn.Module):
         """What the primary reads, by calling `read`; its heads only where the fusion wants them."""
         return read(), None
 
+    def bias_left(self, attention) -> Tensor | None:
+        """Of the second attention what stays where the gate gives it no weight, `[H]`; None is nothing."""
+        return None
+
     def fused(
         self, gate: GateValues, primary: Tensor, secondary: Tensor, primary_heads, heads, layer, attention
     ) -> Tensor:
@@ -93,6 +97,10 @@ class HeadGate(TokenGate):
             return read(), heads
         finally:
             tap.remove()
+
+    def bias_left(self, attention) -> Tensor | None:
+        # In low rank both projections have the base's bias.
+        return getattr(attention.read_proj, "bias", None)
 
     def fused(
         self, gate: GateValues, primary: Tensor, secondary: Tensor, primary_heads, heads, layer, attention

@@ -95,7 +95,8 @@ class SpeechWhisperDecoder(WhisperDecoder):
             cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
         past = cache.get_seq_length() if cache is not None else 0
         if position_ids is None:
-            position_ids = torch.arange(past, past + inputs_embeds.shape[1], device=inputs_embeds.device)
+            # A static cache's length is a tensor: as a bound of `arange` it would break a compiled graph.
+            position_ids = torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device) + past
             position_ids = position_ids.unsqueeze(0).expand(len(inputs_embeds), -1)
         states = inputs_embeds + self.embed_positions.weight[position_ids]
         states = nn.functional.dropout(states, p=self.dropout, training=self.training)

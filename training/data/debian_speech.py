@@ -22,7 +22,7 @@ from .preparation import summary
 from .splits import SPLITS, Splits, prove_disjoint, split_by_text
 from .utterances import Utterance, write_manifest
 
-PROMPT_LICENCES = {lang: "CC-BY-SA-3.0" for lang in ("en", "es", "fr")} | dict.fromkeys(
+PROMPT_LICENCES = dict.fromkeys(("en", "es", "fr"), "CC-BY-SA-3.0") | dict.fromkeys(("it", "ru"), "CC-BY-3.0")
     ("it", "ru"), "CC-BY-3.0"
 )
 # Fewer than 100 clips of Lithuanian, Dutch and Malayalam are there too: too few to divide.
