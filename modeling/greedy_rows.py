@@ -18,6 +18,7 @@ class SpeechGenerateOutput(ModelOutput):
 
     `looped` `[B]`: cut short because the row repeated itself; `exhausted` `[B]`: ended by its token budget.
     `language`: of each clip, where the model was told or found one; `language_scores`: the router's.
+    `token_times` `[B, N, 2]`: start and end of each token in seconds, where an encoder-decoder was asked.
     """
 
     sequences: torch.Tensor | None = None
@@ -26,6 +27,7 @@ class SpeechGenerateOutput(ModelOutput):
     exhausted: torch.Tensor | None = None
     language: list | None = None
     language_scores: list | None = None
+    token_times: torch.Tensor | None = None
 
 
 class LoopDetector:

@@ -7,6 +7,7 @@ from transformers import BatchFeature
 
 from ..configuration.configuration_prompt import AUDIO_TOKEN, prompt_config
 from ..configuration.whisper_tokens import WhisperTokens
+from .word_times import WORDS
 
 # Whisper's timestamp tokens count in these steps.
 SECONDS_A_TIMESTAMP = 0.02
@@ -16,6 +17,7 @@ class BridgeRequests:
     """A bridge is asked in words, around placeholders for the speech."""
 
     INPUT_NAMES = ("input_ids", "attention_mask")
+    TIMES_WORDS = False
 
     def __init__(self, processor):
         self.processor = processor
@@ -46,7 +48,7 @@ class BridgeRequests:
         """What `generate` wrote, `[B, N]`: here it comes behind the prompt."""
         return outputs.sequences[:, inputs["input_ids"].shape[1] :]
 
-    def generation(self, return_timestamps: bool) -> dict:
+    def generation(self, return_timestamps: bool | str) -> dict:
         """Arguments of `generate`; times are those of the segments, whatever the decoder writes."""
         return {}
 
@@ -67,6 +69,7 @@ class EncoderDecoderRequests:
     """An encoder-decoder is asked in special tokens, some of which it may have to find out first."""
 
     INPUT_NAMES = ("decoder_prompt_ids",)
+    TIMES_WORDS = True
 
     def __init__(self, processor):
         self.processor = processor
@@ -109,9 +112,10 @@ class EncoderDecoderRequests:
         """What `generate` wrote, `[B, N]`."""
         return outputs.sequences
 
-    def generation(self, return_timestamps: bool) -> dict:
+    def generation(self, return_timestamps: bool | str) -> dict:
         """Arguments of `generate`."""
-        return {"return_timestamps": True} if return_timestamps else {}
+        asked = {"return_timestamps": True} if return_timestamps else {}
+        return asked | ({"return_token_timestamps": True} if return_timestamps == WORDS else {})
 
     def spans(self, ids: list[int], seconds: float) -> list[tuple[float, float, str]]:
         """Parts of a segment between the timestamps that the decoder wrote, in seconds from its start."""

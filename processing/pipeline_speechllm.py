@@ -21,6 +21,7 @@ from .language_segments import SEGMENTS, in_segments, routing_of, split_by_langu
 from .memory_release import release_freed_memory
 from .pipeline_windows import NOTHING, Piece, Window
 from .processing_speechllm import SpeechLLMProcessor, is_batch
+from .word_times import WORDS, timed_words
 
 DEFAULT_BATCH_SIZE = 8
 DEFAULT_CHUNK_SECONDS = 30.0
@@ -60,12 +61,7 @@ class TranscriptionOptions:
             value = getattr(self, name)
             if not (value is None or isinstance(value, str)):
                 raise ValueError(f"{name} is one text for all that is transcribed, not {value!r}")
-        if self.return_timestamps == "word":
-            raise ValueError(
-                "this checkpoint has no source of word alignment; "
-                "return_timestamps=True gives the segments' times"
-            )
-        if self.return_timestamps not in (True, False):
+        if self.return_timestamps not in (True, False, WORDS):
             raise ValueError(f"return_timestamps is True, False or 'word', not {self.return_timestamps!r}")
         if not isinstance(self.batch_size, int) or self.batch_size < 1:
             raise ValueError(f"batch_size must be a whole number from 1 on, not {self.batch_size!r}")
@@ -132,6 +128,11 @@ class SpeechLLMPipeline(AutomaticSpeechRecognitionPipeline):
             **call_options.get("generate_kwargs", {}),
         }
         options = TranscriptionOptions(**merged)
+        if options.return_timestamps == WORDS and not self.requests.TIMES_WORDS:
+            raise ValueError(
+                "this checkpoint has no source of word alignment; "
+                "return_timestamps=True gives the segments' times"
+            )
         if options.routing == SEGMENTS:
             options = in_segments(options, self.model.config)
         return self._with_chunk_length(options)
@@ -208,7 +209,7 @@ class SpeechLLMPipeline(AutomaticSpeechRecognitionPipeline):
             inputs = self.processor.apply_transcription_request(
                 [piece.segment.waveform for piece in batch], languages, options.prompt, options.task
             ).to(self.model.device)
-            asked = self.requests.generation(bool(options.return_timestamps)) | routing_of(batch, options)
+            asked = self.requests.generation(options.return_timestamps) | routing_of(batch, options)
             generate = {**asked, **options.generate_kwargs, "return_dict_in_generate": True}
             outputs = self.model.generate(**inputs, **generate)
         new_ids = self.requests.new_ids(outputs, inputs)
@@ -223,15 +224,29 @@ class SpeechLLMPipeline(AutomaticSpeechRecognitionPipeline):
         for row, piece in enumerate(batch):
             piece.text = texts[row].strip()
             piece.confidence = confidences[row]
-            if options.return_timestamps:
-                piece.spans = self.requests.spans(new_ids[row].tolist(), piece.segment.duration)
             for name in ("language", "language_scores"):
                 if outputs.get(name) is not None:
                     setattr(piece, name, outputs[name][row])
+            if options.return_timestamps == WORDS:
+                piece.words = self._words(piece, options, outputs, new_ids, row)
+            elif options.return_timestamps:
+                piece.spans = self.requests.spans(new_ids[row].tolist(), piece.segment.duration)
             piece.guarded = next(
                 (name for name, rows in guards.items() if rows is not None and bool(rows[row])), None
             )
             piece.release()
+
+    def _words(self, piece: Piece, options: TranscriptionOptions, outputs, new_ids, row: int) -> list:
+        """Words of a piece, whose ids are a row of `new_ids` `[B, N]`, with their times and confidence."""
+        logprobs = outputs.get("token_logprobs")
+        return timed_words(
+            self.processor.tokenizer,
+            new_ids[row].tolist(),
+            outputs["token_times"][row].tolist(),
+            None if logprobs is None else logprobs[row].tolist(),
+            piece.language or options.language,
+            piece.segment.duration,
+        )
 
     def postprocess(self, pieces: list[Piece], options: TranscriptionOptions) -> dict:  # type: ignore[override]
         """The result of one source from its pieces."""
@@ -251,12 +266,15 @@ class SpeechLLMPipeline(AutomaticSpeechRecognitionPipeline):
         return {**result, "guarded": guarded} if guarded else result
 
     def _chunks(self, piece: Piece, options: TranscriptionOptions) -> Iterator[dict]:
-        """A segment, or its parts where the decoder wrote their times."""
+        """A segment, its parts where the decoder wrote their times, or its words."""
         spans = piece.spans or [(0.0, piece.segment.duration, piece.text)]
-        for start, end, text in spans:
+        parts = [(*span, piece.confidence) for span in spans]
+        if options.return_timestamps == WORDS:
+            parts = [(word.start, word.end, word.text, word.confidence) for word in piece.words]
+        for start, end, text, confidence in parts:
             chunk: dict = {"text": text, "timestamp": piece.times(start, end)}
             if options.return_confidence:
-                chunk["confidence"] = piece.confidence
+                chunk["confidence"] = confidence
             if options.return_language and piece.language is not None:
                 chunk["language"] = piece.language
             yield chunk

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from .audio_segments import Segment
+from .word_times import TimedWord
 
 # Quieter than this (RMS, dB below full scale) nobody speaks, but a language model would go on writing.
 SILENCE_DB = -60.0
@@ -25,6 +26,7 @@ class Piece:
     text: str = ""
     # Its parts, in seconds from its start; none where nothing was said.
     spans: list[tuple[float, float, str]] = field(default_factory=list)
+    words: list[TimedWord] = field(default_factory=list)
     confidence: float | None = None
     language: str | None = None
     language_scores: dict[str, float] | None = None

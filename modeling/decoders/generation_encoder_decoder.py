@@ -16,9 +16,10 @@ from ..greedy_rows import SpeechGenerateOutput
 from ..length_masks import input_lengths, mask_if_padded
 from ..router.row_routing import Routing, adapters_settled, one_a_clip, route
 from .long_form import STOCK_ARGUMENTS, transcribe_long
+from .token_times import heard_frames, token_times
 
 # What is put together of groups of rows that were decoded apart.
-ROW_FIELDS = ("sequences", "token_logprobs", "looped", "exhausted")
+ROW_FIELDS = ("sequences", "token_logprobs", "looped", "exhausted", "token_times")
 
 
 @dataclass
@@ -29,6 +30,7 @@ class Request:
     languages: list[str | None]
     task: str | None
     timestamps: bool
+    token_times: bool
     context: list[int]
     prompt_ids: torch.Tensor | None  # [B, P], a whole prompt instead of all that
     prompt_mask: torch.Tensor | None
@@ -58,6 +60,7 @@ def transcribe(
     routing=None,
     routing_weights=None,
     return_timestamps=False,
+    return_token_timestamps=False,
     decoder_prompt_ids=None,
     decoder_prompt_mask=None,
     labels=None,
@@ -73,14 +76,16 @@ def transcribe(
     bank's adapters are chosen, "hard", "soft", "threshold", "hierarchical", "oracle" (by `language`) or
     "base", the checkpoint's own way by default; `routing_weights` `[B, N]` say it themselves. `task`:
     "transcribe" or "translate". `prompt_ids` `[P]`: text that came before, or words that may occur.
-    `return_timestamps` lets timestamp tokens stand among the ids. `decoder_prompt_ids` `[B, P]` say all of
-    that by themselves; `labels`, as an evaluating trainer passes them, are not looked at. `encoder_states`
-    `[B, T, D]` with `feature_lengths` `[B]` stand in for features, once the encoder has run.
+    `return_timestamps` lets timestamp tokens stand among the ids; `return_token_timestamps` gives an output
+    with `token_times`. `decoder_prompt_ids` `[B, P]` say all of that by themselves; `labels`, as an
+    evaluating trainer passes them, are not looked at. `encoder_states` `[B, T, D]` with `feature_lengths`
+    `[B]` stand in for features, once the encoder has run.
     """
     if input_features is None and encoder_states is None:
         raise ValueError("nothing to listen to: pass input_features")
     stock = {name: kwargs.pop(name) for name in STOCK_ARGUMENTS if kwargs.get(name) is not None}
     settings, arguments, limited = model.settled(generation_config, kwargs, 0)
+    settings.return_dict_in_generate = bool(settings.return_dict_in_generate or return_token_timestamps)
     if decoder_prompt_ids is None:
         decoder_prompt_ids = arguments.pop("decoder_input_ids", None)
     lengths = feature_lengths
@@ -91,6 +96,7 @@ def transcribe(
         languages=one_a_clip(language, len(lengths)),
         task=task,
         timestamps=bool(return_timestamps),
+        token_times=bool(return_token_timestamps),
         context=[] if prompt_ids is None else torch.as_tensor(prompt_ids).tolist(),
         prompt_ids=decoder_prompt_ids,
         prompt_mask=decoder_prompt_mask,
@@ -129,7 +135,10 @@ class Decoding:
             done.append((rows, self.decode(request, group, rows, heard, lengths[rows], form)))
         outputs = merged(done, self.settings.pad_token_id or 0)
         if self.settings.return_dict_in_generate:
-            outputs.language, outputs.language_scores = request.languages, found.scores
+            # As items: the outputs of stock loops have no such attributes, and are read like dicts.
+            outputs["language"] = request.languages
+            if found.scores is not None:
+                outputs["language_scores"] = found.scores
         return outputs
 
     def decode(self, request: Request, found: Routing, rows: list[int], features, lengths, padding: str):
@@ -150,14 +159,23 @@ class Decoding:
         arguments["attention_mask"] = torch.ones(len(rows), 1, device=states.device)
         # The stock method fills gaps in its settings from the model's own.
         self.whisper.generation_config = settings
-        outputs = GenerationMixin.generate(
+        outputs: Any = GenerationMixin.generate(
             self.whisper,
             decoder_input_ids=prompt,
             encoder_outputs=BaseModelOutput(last_hidden_state=states),
             generation_config=settings,
             **arguments,
         )
-        return outputs if "custom_generate" in arguments else _without_prompt(outputs, prompt.shape[1])
+        if "custom_generate" not in arguments:
+            outputs = _without_prompt(outputs, prompt.shape[1])
+        if request.token_times:
+            # Rows have left the bank as they ended.
+            bank.use(found.weights)
+            heard = heard_frames(features, lengths, states.shape[1])
+            outputs["token_times"] = token_times(
+                self.whisper, prompt, prompt_mask, outputs.sequences, states, mask, heard
+            )
+        return outputs
 
     def _encode(self, features, lengths, padding: str, begun=None):
         """Encoder states `[rows, T, D]` and their mask; a pass that has begun is finished."""
@@ -225,9 +243,9 @@ def merged(groups: list[tuple[list[int], Any]], pad: int):
         if any(part is None for part in parts):
             continue
         filler = pad if name == "sequences" else 0
-        longest = max(part.shape[-1] for part in parts)
-        if parts[0].dim() == 2:
-            parts = [F.pad(part, (0, longest - part.shape[1]), value=filler) for part in parts]
+        if parts[0].dim() > 1:
+            longest, inner = max(part.shape[1] for part in parts), (0, 0) * (parts[0].dim() - 2)
+            parts = [F.pad(part, (*inner, 0, longest - part.shape[1]), value=filler) for part in parts]
         # Several sequences of a clip stand side by side.
         each = len(parts[0]) // len(groups[0][0])
         places = (order[:, None] * each + torch.arange(each)).flatten().to(parts[0].device)

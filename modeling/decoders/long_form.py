@@ -14,7 +14,6 @@ STOCK_ARGUMENTS = (
     "no_speech_threshold",
     "prompt_condition_type",
     "return_segments",
-    "return_token_timestamps",
     "temperature",
     "time_precision",
 )
@@ -26,6 +25,12 @@ def transcribe_long(model, input_features, lengths, request, found, arguments: d
     The stock method drops recordings that have ended from its batch, so where they differ in their adapters
     each is transcribed by itself.
     """
+    if request.token_times:
+        asking = ", ".join(name for name in STOCK_ARGUMENTS if name in arguments) or "a clip above 30 s"
+        raise ValueError(
+            f"{asking} asks for the stock long-form algorithm, in which tokens have no times: leave it out; "
+            "the pipeline cuts long recordings by itself"
+        )
     weights = found.weights
     if weights is None or bool((weights == weights[:1]).all()):
         model.model.bank.use(None if weights is None else weights[:1])

@@ -6,7 +6,8 @@ an http(s) address, or - for an audio file on standard input. All are transcribe
 output:
   Without --output to standard output, a line per file: the text alone where one file is named, else its path,
   a tab and the text. --format json gives an object per line, with times, confidence, and what was left out
-  as silence or repetition. A subtitle is a chunk: --chunk-seconds 6 gives short ones.
+  as silence or repetition. A subtitle is a chunk: --chunk-seconds 6 gives short ones, and with --words each
+  word is one, where the checkpoint lives inside Whisper.
   --output is a folder where it is one, ends in a slash or has no suffix. Files are whole or not there.
   A file that cannot be read is reported, the others go on, and the exit code is 1.
 
@@ -50,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--format", choices=FORMATS, help="default: by the suffix of --output, else text")
     add("--output", metavar="PATH", help="folder: a file per input; file: what would be printed")
     add("--confidence", action="store_true", help="a column before the text: how sure the model is, 0 to 1")
+    add("--words", action="store_true", help="times of words instead of segments, in json, srt and vtt")
     add("--chunk-seconds", type=positive_float, metavar="S", help="cut longer audio, at pauses; default: 30")
     add("--batch-size", type=positive_int, metavar="N", help="chunks computed at once; default: 8")
     add("--device", default="auto", help="cpu, cuda, cuda:1, mps; auto (default): an accelerator, if any")
@@ -89,7 +91,8 @@ def run(args: argparse.Namespace) -> int:
                 report(failure(one, result["error"]))
                 failures += 1
             else:
-                output.write(index, render(form, one, Transcript.from_result(one.name, result), args))
+                transcript = Transcript.from_result(one.name, result, args.words)
+                output.write(index, render(form, one, transcript, args))
     return int(failures > 0)
 
 
@@ -98,6 +101,8 @@ def chosen_format(args: argparse.Namespace) -> str:
     form = args.format or format_of_path(args.output or "") or "text"
     if args.confidence and form != "text":
         raise ValueError("--confidence is a column of the format text; json holds it without being asked")
+    if args.words and form == "text":
+        raise ValueError("--words gives times, which text does not hold: choose --format json, srt or vtt")
     alone = names_one(args.inputs) or (args.output is not None and is_folder(args.output))
     if not alone and not FORMATS[form].joinable:
         raise ValueError(f"{form} is one file per input: name a folder with --output")
@@ -123,7 +128,7 @@ def transcribe(inputs: list[AudioInput], args: argparse.Namespace) -> Iterator[t
         prompt=args.prompt,
         batch_size=args.batch_size,
         chunk_length_s=args.chunk_seconds,
-        return_timestamps=True,
+        return_timestamps="word" if args.words else True,
         return_language=True,
         return_confidence=True,
         on_error="return",
@@ -147,6 +152,7 @@ def load_pipeline(args: argparse.Namespace):
     )
     from ..configuration.configuration_prompt import prompt_config
     from ..device_choice import choose_device, choose_dtype
+    from ..processing.clip_requests import REQUESTS
 
     if args.bases and not Path(args.bases).is_dir():
         raise ValueError(f"--bases {args.bases}: no such folder")
@@ -156,6 +162,10 @@ def load_pipeline(args: argparse.Namespace):
         logging.disable_progress_bar()
     config = SpeechLLMConfig.from_pretrained(args.model)
     processor = SpeechLLMProcessor.from_pretrained(args.model)
+    if args.words and not REQUESTS[processor.family].TIMES_WORDS:
+        raise ValueError(
+            f"--words: {args.model} has no source of word alignment; without it, segments have times"
+        )
     prompt_config(processor.prompt).user_text(
         task=args.task or "transcribe", language=args.language, context=args.prompt
     )

@@ -8,7 +8,10 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Transcript:
-    """What was heard in one source. `chunks` hold `text`, `timestamp` (seconds) and `confidence`."""
+    """What was heard in one source. `chunks` hold `text`, `timestamp` (seconds) and `confidence`.
+
+    They are segments, or words, between which there may be pauses.
+    """
 
     path: str
     text: str
@@ -16,9 +19,10 @@ class Transcript:
     language: str | None = None
     confidence: float | None = None
     guarded: list[dict] = field(default_factory=list)
+    words: bool = False
 
     @classmethod
-    def from_result(cls, path: str, result: dict) -> "Transcript":
+    def from_result(cls, path: str, result: dict, words: bool = False) -> "Transcript":
         """From what the pipeline returns with timestamps, language and confidence."""
         return cls(
             path,
@@ -27,11 +31,14 @@ class Transcript:
             result["language"],
             result["confidence"],
             result.get("guarded", []),
+            words,
         )
 
     @property
-    def duration(self) -> float:
-        """Seconds: the chunks cover their source without a gap."""
+    def duration(self) -> float | None:
+        """Seconds: segments cover their source without a gap; words say nothing of what is behind them."""
+        if self.words:
+            return None
         return self.chunks[-1]["timestamp"][1] if self.chunks else 0.0
 
     def as_dict(self) -> dict:

@@ -206,6 +206,18 @@ def test_bad_files_are_told_and_the_others_go_on(transcribe, talks, damaged, tmp
     assert (tmp_path / "out" / "e.txt").read_text() == whole["talks/sub/e.wav"] + "\n"
 
 
+def test_words_are_told_with_their_times(transcribe, compose_whisper, talks, tmp_path):
+    for part in compose_whisper():
+        part.save_pretrained(tmp_path / "whisper")
+    options = ["--model", tmp_path / "whisper", "--words", "--language", "it"]
+    code, out, err = transcribe(*options, "--format", "json", "talks/d.WAV")
+    words = json.loads(out)["chunks"]
+    assert (code, err) == (0, "") and len(words) > 1
+    assert all({"text", "timestamp", "confidence"} <= set(word) for word in words)
+    assert words[0]["text"].startswith(" ") and " " not in words[0]["text"].strip()
+    assert transcribe(*options, "--format", "srt", "talks/d.WAV")[1].count(" --> ") == len(words)
+
+
 def test_a_good_file_says_the_same_among_bad_ones(transcribe, talks, damaged, expected):
     lines = dict(line.split("\t") for line in transcribe("talks")[1].splitlines())
     assert [lines[f"talks/{GOOD[i]}"] for i in EXACT] == [expected[i] for i in EXACT]
@@ -233,6 +245,8 @@ def test_without_a_model_the_error_says_how_to_name_one(talks, capsys, monkeypat
 @pytest.mark.parametrize(
     "options, reason",
     [
+        (["--words"], "--words gives times, which text does not hold: choose --format json, srt or vtt"),
+        (["--words", "--format", "json"], "has no source of word alignment"),
         (["--device", "gpu7"], "unknown device 'gpu7'; there are auto, cpu"),
         (["--device", "hpu"], "there is no device 'hpu' here; there are auto, cpu"),
         (["--dtype", "float8"], "unknown dtype 'float8'; there are auto, float32, bfloat16, float16"),

@@ -65,6 +65,16 @@ def test_subtitles_of_silence_are_valid_and_empty():
     assert FORMATS["srt"].render(silent) == "" and FORMATS["vtt"].render(silent) == "WEBVTT\n"
 
 
+def test_words_are_cues_and_their_duration_is_not_that_of_the_source():
+    chunks = [
+        {"text": " One", "timestamp": (0.52, 0.8), "confidence": 0.5},
+        {"text": " two.", "timestamp": (0.8, 1.1), "confidence": 0.6},
+    ]
+    words = Transcript.from_result("a.wav", {**RESULT, "text": "One two.", "chunks": chunks}, words=True)
+    assert FORMATS["srt"].render(words).startswith("1\n00:00:00,520 --> 00:00:00,800\nOne\n\n2\n")
+    assert json.loads(FORMATS["json"].render(words))["duration"] is None
+
+
 @pytest.mark.parametrize(
     "seconds, shown",
     [(0, "00:00:00,000"), (59.9999, "00:01:00,000"), (75.5, "00:01:15,500"), (360000, "100:00:00,000")],

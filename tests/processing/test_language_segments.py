@@ -151,6 +151,17 @@ def test_parts_are_all_of_a_segment_and_silent_ones_are_left_out():
     assert [part.language for part in parts] == ["it", "fr", "it"]
 
 
+def test_words_stand_within_the_parts_and_have_their_language(asr):
+    sound = switched(TURNS)
+    borders = asr(sound, routing="segments")["chunks"]
+    words = asr(sound, routing="segments", return_timestamps="word")["chunks"]
+    assert len(words) > len(borders)
+    for word in words:
+        start, end = word["timestamp"]
+        own = [part for part in borders if part["language"] == word["language"]]
+        assert any(part["timestamp"][0] <= start <= end <= part["timestamp"][1] for part in own)
+
+
 def test_decoders_timestamps_stand_within_the_parts(asr):
     sound = switched(TURNS)
     parts = asr(sound, routing="segments")["chunks"]
