@@ -180,6 +180,9 @@ class SpeechLLMConfig(StrictConfig):
     def to_json_file(self, json_file_path, use_diff: bool = True):
         """As the stock method; the file also stops stock classes, which would take a part for the whole."""
         values = with_refusals(json.loads(self.to_json_string(use_diff)))
+        for part in ("audio_config", "text_config"):
+            # Where a base lay on this machine is nobody else's business; its id says which one it is.
+            (values.get(part) or {}).pop("_name_or_path", None)
         text = json.dumps(values, indent=2, sort_keys=True) + "\n"
         Path(json_file_path).write_text(text, encoding="utf-8")
 

@@ -222,6 +222,11 @@ def test_variant_is_refused_before_anything_is_written(saved, bases, compose):
     assert sorted(path.name for path in saved.iterdir()) == before
 
 
+def test_no_file_says_where_on_this_machine_the_bases_lie(saved, bases):
+    telling = [path.name for path in saved.iterdir() if str(bases).encode() in path.read_bytes()]
+    assert not telling
+
+
 def test_config_is_not_buried_in_fields_of_other_models(saved):
     adapter = json.loads((saved / "config.json").read_text())["adapter_config"]
     assert {"model_type", "stack_factor", "hidden_size", "dtype"} <= set(adapter)
