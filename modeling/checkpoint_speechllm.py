@@ -245,6 +245,12 @@ class CheckpointedModel(PreTrainedModel):
         finally:
             self._pushes_bases, self._pushes_dtype = False, None
 
+    def _upload_modified_files(self, working_dir, repo_id, *args, **kwargs):
+        """As the stock method, with which `push_to_hub` ends; with our card in the place of the stock one."""
+        if not self.is_remote_code():
+            import_module(f"{__name__.split('.')[0]}.remote_code").replace_stock_card(working_dir, repo_id)
+        return super()._upload_modified_files(working_dir, repo_id, *args, **kwargs)
+
     @contextlib.contextmanager
     def _as_saved(self, include_bases: bool, trained_dtype: torch.dtype | None = None):
         """This model's configs as the checkpoint has to say them, for the time of a save."""

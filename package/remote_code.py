@@ -65,6 +65,15 @@ def export_remote_code(folder) -> None:
             write_text(folder / name, json.dumps({**content, **keys}, indent=2, sort_keys=True) + "\n")
 
 
+def replace_stock_card(folder, repo_id: str) -> None:
+    """Put a card of ours in the place of the stock one, where the libraries that make cards are installed."""
+    try:
+        from speechllm.hub_cards.cards import replace_stock_card
+    except ImportError:
+        return
+    replace_stock_card(Path(folder), repo_id)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write beside the place, then rename."""
     partial = path.with_name(f".{path.name}.partial")

@@ -99,6 +99,9 @@ class SpeechTrainer(Trainer):
                 f"the last whole checkpoint is {last.name if last else 'none'}: make room and run again"
             ) from error
 
+    def create_model_card(self, *args, **kwargs) -> None:
+        """Nothing: a stock card would take the place of the one that is made of the results."""
+
     def _save(self, output_dir=None, state_dict=None) -> None:
         """Model, processor and the loss's own parameters. No pickled arguments: `config.yaml` has them."""
         folder = Path(output_dir or self.folder)

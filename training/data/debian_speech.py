@@ -23,8 +23,6 @@ from .splits import SPLITS, Splits, prove_disjoint, split_by_text
 from .utterances import Utterance, write_manifest
 
 PROMPT_LICENCES = dict.fromkeys(("en", "es", "fr"), "CC-BY-SA-3.0") | dict.fromkeys(("it", "ru"), "CC-BY-3.0")
-    ("it", "ru"), "CC-BY-3.0"
-)
 # Fewer than 100 clips of Lithuanian, Dutch and Malayalam are there too: too few to divide.
 STAMP_LANGUAGES = ("fr", "ro", "ru", "ca", "bg", "es", "be", "el", "da")
 # "dot [.]": a letter's name, then the letter. Any other bracket is a remark, or a tone.
