@@ -107,6 +107,8 @@ def judging_trainer(shop: Workshop, phases: list[PhaseSettings]) -> SpeechTraine
     phase = replace(phases[-1], loss="cross_entropy")
     folder = shop.folder / f"phase-{len(phases)}-{phase.name}"
     trainer, _ = build_trainer(shop, phase, len(phases), folder, set_trained_parts(shop.model, phase.train))
+    # It has no curves, and those of the phase stay.
+    trainer.remove_callback(Pictures)
     return trainer
 
 

@@ -152,7 +152,7 @@ class SpeechWhisper(WhisperForConditionalGeneration):
         self.post_init()
 
     @classmethod
-    def from_pretrained(cls, source, *args, **kwargs):
+    def from_pretrained(cls, source, *args, **kwargs):  # type: ignore[override]
         """As the stock method, sooner where nothing has to be done to the weights."""
         plain = None if args else load_plainly(cls, source, kwargs)
         return super().from_pretrained(source, *args, **kwargs) if plain is None else plain

@@ -47,6 +47,9 @@ def test_facts_name_what_a_card_needs(run):
 def test_pictures_tables_and_whole_checkpoints_are_written(run):
     phase = run[1] / "phase-2-write"
     assert {p.name for p in (phase / "plots").iterdir()} == {"loss.png", "errors.png", "learning_rate.png"}
+    # The last judgement of the whole run, which has no curves, leaves them alone.
+    over = (phase / "phase.json").stat().st_mtime
+    assert all(picture.stat().st_mtime <= over for picture in (phase / "plots").iterdir())
     rows = [
         json.loads(line)
         for line in (phase / "predictions" / "eval_test-step-2.jsonl").read_text().splitlines()
