@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 try:
@@ -12,6 +13,9 @@ except ImportError as error:
 matplotlib.use("Agg")  # a server has no screen
 from matplotlib import pyplot
 
+# What stands for all sets together, and its line.
+MEANS = {"eval_wer": "-", "eval_cer": "--", "eval_loss": "-"}
+MOST_CURVES = 8
 # File -> (endings of logged names, label of the axis, whether it is logarithmic).
 PLOTS = {
     "loss.png": (("loss",), "loss", True),
@@ -43,16 +47,29 @@ def curves_of(history: list[dict], endings: tuple[str, ...]) -> dict[str, list[t
     return curves
 
 
+def readable(curves: dict[str, list[tuple[int, float]]]) -> dict[str, list[tuple[int, float]]]:
+    """As many of the curves as an eye can tell apart: of many sets their word error rates, and the means."""
+    if len(curves) <= MOST_CURVES:
+        return curves
+    return {name: points for name, points in curves.items() if name in MEANS or not name.endswith("_cer")}
+
+
 def draw(curves: dict[str, list[tuple[int, float]]], label: str, logarithmic: bool, path: Path) -> None:
     """One picture with a line for every curve."""
     figure, axes = pyplot.subplots(figsize=(8, 4.5))
-    for name, points in sorted(curves.items()):
-        axes.plot(*zip(*points, strict=True), marker="." if len(points) < 50 else None, label=name)
+    colours = pyplot.get_cmap("tab20").colors  # type: ignore[attr-defined]
+    for colour, (name, points) in zip(itertools.cycle(colours), sorted(readable(curves).items())):
+        axes.plot(
+            *zip(*points, strict=True),
+            marker="." if len(points) < 50 else None,
+            label=name.removeprefix("eval_"),
+            color="black" if name in MEANS else colour,
+            linestyle=MEANS.get(name, "-"),
+        )
     if logarithmic and all(value > 0 for points in curves.values() for _, value in points):
         axes.set_yscale("log")
     axes.set(xlabel="step", ylabel=label)
     axes.grid(alpha=0.3)
-    axes.legend()
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    figure.savefig(path, dpi=110, bbox_inches="tight")
     pyplot.close(figure)

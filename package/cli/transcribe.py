@@ -14,6 +14,7 @@ output:
 The installed package loads the checkpoint; code that lies in it is not run.
 
 example:
+  speechllm transcribe talk.mp3
   speechllm transcribe --model my-checkpoint talk.mp3
   speechllm transcribe --model me/my-asr --language it --format srt --output subtitles/ talks/ interview.m4a
   ffmpeg -i film.mkv -f wav - | speechllm transcribe --model my-checkpoint -
@@ -33,12 +34,17 @@ from .transcript_formats import FORMATS, Transcript, format_of_path, text_column
 from .transcript_output import is_folder, open_output
 
 MODEL_VARIABLE = "SPEECHLLM_MODEL"
+DEFAULT = "one that comes with the package"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("inputs", nargs="+", metavar="INPUT", help="file, folder, pattern, address, or -")
-    add("--model", metavar="CHECKPOINT", help=f"a folder or an id on the Hub; default: ${MODEL_VARIABLE}")
+    add(
+        "--model",
+        metavar="CHECKPOINT",
+        help=f"a folder or an id on the Hub; default: ${MODEL_VARIABLE}, else {DEFAULT}",
+    )
     add(
         "--bases",
         metavar="FOLDER",
@@ -76,8 +82,6 @@ def positive_float(word: str) -> float:
 
 def run(args: argparse.Namespace) -> int:
     args.model = args.model or os.environ.get(MODEL_VARIABLE)
-    if not args.model:
-        raise ValueError(f"no model: name a checkpoint with --model or in the variable {MODEL_VARIABLE}")
     form = chosen_format(args)
     inputs, problems = find_inputs(args.inputs)
     for word, reason in problems:
@@ -151,11 +155,17 @@ def load_pipeline(args: argparse.Namespace):
         SpeechLLMProcessor,
     )
     from ..configuration.configuration_prompt import prompt_config
+    from ..default_checkpoint import default_checkpoint, fetch_missing_bases
     from ..device_choice import choose_device, choose_dtype
     from ..processing.clip_requests import REQUESTS
 
     if args.bases and not Path(args.bases).is_dir():
         raise ValueError(f"--bases {args.bases}: no such folder")
+    if not args.model:
+        args.model = str(default_checkpoint())
+        report(
+            f"transcribing with {Path(args.model).name}, which comes with the package; --model names another"
+        )
     check_checkpoint(args.model, SpeechLLMConfig)
     device = choose_device(args.device)
     if not sys.stderr.isatty():
@@ -172,6 +182,7 @@ def load_pipeline(args: argparse.Namespace):
     dtype, reason = choose_dtype(args.dtype, device, config)
     if reason:
         report(f"computing in {str(dtype).removeprefix('torch.')}: {reason}")
+    fetch_missing_bases(config, args.bases, report)
     model = SpeechLLMForConditionalGeneration.from_pretrained(args.model, bases=args.bases, dtype=dtype)
     return SpeechLLMPipeline(model, processor, device=device)
 

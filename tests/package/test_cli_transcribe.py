@@ -17,6 +17,7 @@ import torch
 from speechllm import SpeechLLMConfig, device_choice
 from speechllm.cli.main import main
 from speechllm.cli.transcribe import MODEL_VARIABLE
+from speechllm.configuration.base_resolution import MANIFEST
 from speechllm.processing.pipeline_speechllm import SpeechLLMPipeline
 
 RATE = 16000
@@ -235,11 +236,16 @@ def test_a_folder_without_audio_is_told_before_a_model_is_loaded(talks, tmp_path
     assert "there are no audio files in this folder" in capsys.readouterr().err
 
 
-def test_without_a_model_the_error_says_how_to_name_one(talks, capsys, monkeypatch):
+def test_without_a_model_the_one_of_the_package_is_taken_and_named(talks, tmp_path, capsys, monkeypatch):
     monkeypatch.delenv(MODEL_VARIABLE, raising=False)
-    assert main(["transcribe", "talks"]) == 1
-    err = capsys.readouterr().err
-    assert err.count("\n") == 1 and "--model" in err and "SPEECHLLM_MODEL" in err
+    # A base that is there is not fetched, and one of another revision is not taken for it.
+    base = tmp_path / "openai--whisper-base"
+    base.mkdir()
+    (base / MANIFEST).write_text('{"revision": "another"}')
+    assert main(["transcribe", "--bases", str(tmp_path), "--dtype", "float32", "talks"]) == 1
+    told, refused = capsys.readouterr().err.splitlines()
+    assert "transcribing with eleven-languages, which comes with the package; --model names another" in told
+    assert "openai/whisper-base is pinned to revision" in refused
 
 
 @pytest.mark.parametrize(
