@@ -123,5 +123,5 @@ def test_training_command_composes_the_same_configuration(overrides):
 
 
 def test_training_command_tells_no_path_of_this_machine():
-    settings = composed("data.train=/home/somebody/corpora/mine/train.jsonl")
+    settings = composed("data.train=/srv/corpora/mine/train.jsonl")
     assert "data.train=mine/train.jsonl" in training_command(settings)
