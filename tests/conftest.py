@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import numpy as np
 import pytest
 import torch
+from gliding_tones import glide
 from tiny_bases import DECODERS, ENCODER_NAMES, save_decoder, save_encoder, save_encoder_decoder
 
 torch.set_num_threads(1)
@@ -84,11 +85,3 @@ def clips() -> list[np.ndarray]:
     """Six clips of .3 to 4 s at 16 kHz: tones that glide, in noise; none like another."""
     generator = np.random.default_rng(3)
     return [glide(seconds, generator) for seconds in (0.3, 0.9, 1.7, 2.2, 3.1, 4.0)]
-
-
-def glide(seconds: float, generator: np.random.Generator) -> np.ndarray:
-    """A gliding tone in noise, `[seconds * 16000]`."""
-    time = np.arange(int(seconds * 16000)) / 16000
-    start, end = generator.uniform(100, 3000, size=2)
-    phase = 2 * np.pi * (start * time + (end - start) * time**2 / (2 * seconds))
-    return (0.3 * np.sin(phase) + 0.05 * generator.standard_normal(len(time))).astype(np.float32)

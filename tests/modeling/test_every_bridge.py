@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import glide
+from gliding_tones import glide
 from safetensors.torch import load_file
 from speechllm import SpeechLLMForConditionalGeneration, SpeechLLMPipeline
 from speechllm.modeling.adapters.adapter_table import ADAPTERS
