@@ -58,7 +58,7 @@ def test_what_needs_more_than_reading_is_left_to_the_stock_loader(folder, change
 
 
 @pytest.mark.parametrize(
-    "asked", [{"device_map": "cpu"}, {"dtype": "auto"}, {"quantization_config": object()}], ids=str
+    "asked", [{"device_map": "cpu"}, {"dtype": "auto"}, {"quantization_config": object()}], ids=list
 )
 def test_what_the_stock_loader_does_is_left_to_it(folder, asked):
     assert load_plainly(SpeechWhisper, folder, options(folder) | asked) is None
