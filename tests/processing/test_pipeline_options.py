@@ -177,11 +177,11 @@ def test_stock_factory_takes_the_objects(parts, clips, texts):
 
 @pytest.fixture()
 def checkpoint(asr, bases, tmp_path, monkeypatch):
-    """A checkpoint as the pipeline saves it; its code is loaded into a cache of its own."""
-    asr.save_pretrained(tmp_path / "checkpoint", include_bases=False)
+    """A checkpoint as the pipeline saves it; its code is cached by the folder's name, which is its own."""
+    folder = tmp_path / f"checkpoint-of-{tmp_path.name}"
+    asr.save_pretrained(folder, include_bases=False)
     monkeypatch.setenv("SPEECHLLM_BASES", str(bases))
-    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
-    return str(tmp_path / "checkpoint")
+    return str(folder)
 
 
 def test_stock_factory_takes_a_saved_pipeline(checkpoint, clips, texts):

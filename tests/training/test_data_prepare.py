@@ -87,7 +87,7 @@ def test_debian_speech_is_divided_labelled_and_reported(debian, tmp_path, capsys
     assert len(everything) == 41 + 29 and all(splits.values())
     assert {item.text for item in everything if item.language == "it"} >= {"punto", "Frase numero 3."}
     assert {item.speaker for item in everything} == {"prompts-carlo", "stamps-ro"}
-    assert {item.extra["licence"] for item in everything} == {"CC-BY-SA-3.0", "GPL-2"}
+    assert {item.extra["licence"] for item in everything} == {"CC-BY-3.0", "GPL-2"}
     assert "tuxpaint-stamps-default" in {item.extra["origin"] for item in everything}
     assert "dropped: 1 empty text, 1 damaged text, 3 refused text" in out
     report = {entry["name"]: entry for entry in json.loads((tmp_path / "out" / "report.json").read_text())}
