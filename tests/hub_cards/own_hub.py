@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from hub_standin import HubStandIn
-from transformers.utils.hub import hf_api
 
 
 def use_hub(standin: HubStandIn, monkeypatch, home: Path) -> None:
@@ -16,6 +15,6 @@ def use_hub(standin: HubStandIn, monkeypatch, home: Path) -> None:
     constants["HUGGINGFACE_CO_URL_TEMPLATE"] = standin.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
     constants |= {"HF_HUB_CACHE": str(home / "hub"), "HF_TOKEN_PATH": str(home / "token")}
     # Made once for a process otherwise, of the Hub that was its first.
-    monkeypatch.setattr("transformers.utils.hub.hf_api", hf_api.__wrapped__)
+    monkeypatch.setattr("transformers.utils.hub._hf_api", None)
     for name, value in constants.items():
         monkeypatch.setattr(f"huggingface_hub.constants.{name}", value)
