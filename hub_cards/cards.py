@@ -6,7 +6,7 @@ from pathlib import Path
 
 from speechllm.configuration.writing import replacing_files
 
-from .contents import CARD, public_config
+from .contents import CARD
 from .dataset_card import dataset_card, is_corpus
 from .model_card import Card, model_card
 from .rendering import is_stock, may_be_replaced
@@ -24,12 +24,10 @@ def card_of(
 
 
 def replace_stock_card(folder: Path, repo_id: str) -> None:
-    """What `model.push_to_hub` is about to upload, with our card for the stock one, and no private paths.
+    """What `model.push_to_hub` is about to upload, with our card for the stock one.
 
     A card of ours that the repository has stays, even unchanged: it may tell of results that are not here.
     """
-    for name, content in public_config(folder).items():
-        (folder / name).write_bytes(content)
     if is_stock((folder / CARD).read_text(encoding="utf-8")):
         write_card(card_of(folder, repo_id)[0], folder)
 

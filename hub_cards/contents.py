@@ -7,7 +7,7 @@ from importlib.metadata import requires
 from pathlib import Path
 
 from packaging.requirements import Requirement
-from speechllm.configuration.base_resolution import is_path
+from speechllm.remote_code import REGISTRATIONS, registered, remote_code
 
 from .dataset_card import dataset_card
 from .model_card import model_card
@@ -33,7 +33,7 @@ def folder_contents(folder: Path) -> Contents:
 
 
 def model_contents(run: RunFacts, repo_id: str | None = None) -> Contents:
-    """A checkpoint with its card, pictures, results and endpoint handler.
+    """A checkpoint with its card, pictures, code, results and endpoint handler.
 
     A card that somebody wrote or changed stays as it is; one that a program wrote is made anew.
     """
@@ -42,7 +42,7 @@ def model_contents(run: RunFacts, repo_id: str | None = None) -> Contents:
     own = contents.get(CARD)
     if not isinstance(own, Path) or may_be_replaced(own.read_text(encoding="utf-8")):
         contents |= {CARD: card.text.encode(), **card.files}
-    contents |= public_config(run.checkpoint)
+    contents |= _missing_code(contents)
     if RESULTS in contents:
         public = json.dumps(without_private_paths(run.results), indent=2, ensure_ascii=False) + "\n"
         contents[RESULTS] = public.encode()
@@ -52,14 +52,15 @@ def model_contents(run: RunFacts, repo_id: str | None = None) -> Contents:
     return dict(sorted(contents.items()))
 
 
-def public_config(checkpoint: Path) -> dict[str, bytes]:
-    """`config.json` without the folders that this machine keeps its bases in."""
-    values = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
-    for part, base in (("audio_config", "encoder_id"), ("text_config", "decoder_id")):
-        if is_path(values.get(part, {}).get("_name_or_path") or ""):
-            name = values.get(base) or ""
-            values[part]["_name_or_path"] = "" if is_path(name) else name
-    return {"config.json": (json.dumps(values, indent=2, sort_keys=True) + "\n").encode()}
+def _missing_code(contents: Contents) -> Contents:
+    """Code and its registration, for a checkpoint that travels with the package and so has none."""
+    if "configuration_speechllm.py" in contents:
+        return {}
+    configs = {name: contents[name] for name in REGISTRATIONS if name in contents}
+    return {
+        **{name: source.encode() for name, source in remote_code().items()},
+        **{name: registered(path).encode() for name, path in configs.items() if isinstance(path, Path)},
+    }
 
 
 def corpus_contents(folder: Path, repo_id: str | None = None) -> Contents:

@@ -7,11 +7,12 @@ from typing import Any
 
 import yaml
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCardData, eval_result_entries_to_yaml
+from speechllm.training.evaluation.evaluation_settings import ALL_SETS
 
 from .data_facts import data_sets, languages, unique
 from .licences import UNKNOWN, base_licence, combined, on_the_hub
 from .run_facts import RunFacts
-from .scores import ALL_SETS, METRICS, Evaluation, Score
+from .scores import METRICS, Evaluation, Score
 
 TASK = "automatic-speech-recognition"
 EVAL_RESULTS = ".eval_results/{}.yaml"

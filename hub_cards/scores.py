@@ -8,8 +8,6 @@ from typing import Any
 
 # What a card shows as shares; the rest of what an evaluation counts is in its file.
 METRICS = {"wer": "WER", "cer": "CER"}
-# What `speechllm evaluate` calls all of its sets together.
-ALL_SETS = "all-sets"
 OTHER_RATES = {"repetition_rate": "texts that repeat themselves", "empty_rate": "texts that are empty"}
 
 

@@ -11,7 +11,7 @@ import speechllm
 from huggingface_hub import SpaceCardData
 from speechllm.configuration.configuration_speechllm import SpeechLLMConfig
 
-from .contents import CARD, PACKAGE, Contents, folder_contents, public_config, requirements
+from .contents import CARD, PACKAGE, Contents, folder_contents, requirements
 from .licences import UNKNOWN, base_licence, combined
 from .rendering import render, signed
 from .run_facts import RESULTS, read_run
@@ -34,7 +34,7 @@ def space_contents(model: str, space_id: str) -> Contents:
         "requirements.txt": "\n".join([*requirements("demo"), ""]).encode(),
     }
     if checkpoint:
-        kept = folder_contents(checkpoint) | public_config(checkpoint)
+        kept = folder_contents(checkpoint)
         contents |= {f"{MODEL}/{path}": kept[path] for path in kept if path not in (CARD, RESULTS)}
     return dict(sorted((contents | package_contents()).items()))
 

@@ -53,16 +53,27 @@ def flatten_source(source: str, names: set[str]) -> str:
     return "".join(lines)
 
 
+def remote_code() -> dict[str, str]:
+    """File name -> source, of all that a checkpoint needs to load by itself."""
+    files = bundle_files()
+    names = {path.stem for path in files}
+    return {path.name: flatten_source(path.read_text(encoding="utf-8"), names) for path in files}
+
+
+def registered(path: Path) -> str:
+    """One of a checkpoint's JSON files with the keys that tell the Auto classes where the code is."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return json.dumps({**content, **REGISTRATIONS[path.name]}, indent=2, sort_keys=True) + "\n"
+
+
 def export_remote_code(folder) -> None:
     """Write the code into a checkpoint folder and register it in the folder's configs."""
-    folder, files = Path(folder), bundle_files()
-    names = {path.stem for path in files}
-    for path in files:
-        write_text(folder / path.name, flatten_source(path.read_text(encoding="utf-8"), names))
-    for name, keys in REGISTRATIONS.items():
+    folder = Path(folder)
+    for name, source in remote_code().items():
+        write_text(folder / name, source)
+    for name in REGISTRATIONS:
         if (folder / name).exists():
-            content = json.loads((folder / name).read_text(encoding="utf-8"))
-            write_text(folder / name, json.dumps({**content, **keys}, indent=2, sort_keys=True) + "\n")
+            write_text(folder / name, registered(folder / name))
 
 
 def replace_stock_card(folder, repo_id: str) -> None:

@@ -26,14 +26,15 @@ def run_folder(bases, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def evaluation_folder(run_folder, bases, tmp_path_factory) -> Path:
-    """What `speechllm evaluate` finds of that run, clean and in noise, in two languages."""
+    """What `speechllm evaluate` finds of it: a set in two languages, clean and in noise, and another set."""
     folder = tmp_path_factory.mktemp("evaluation")
     manifest = run_folder.parent / "corpus" / "train" / "manifest.jsonl"
     rows = manifest.read_text().splitlines()
     halves = [row.replace('"en"', '"ro"') if number % 2 else row for number, row in enumerate(rows)]
     two = manifest.with_name("two.jsonl")
     two.write_text("\n".join(halves))
-    words = ["--system", str(run_folder / "model"), "--data", f"spoken={two}", "--snr", "clean,0"]
+    sets = ["--data", f"spoken={two}", "--data", f"other={manifest}"]
+    words = ["--system", str(run_folder / "model"), *sets, "--snr", "clean,0"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SPEECHLLM_BASES", str(bases))
         assert main(["evaluate", *words, "--noise", "white", "--to", str(folder), "--resamples", "50"]) == 0

@@ -10,7 +10,10 @@ from huggingface_hub import HfApi, ModelCard
 from own_hub import use_hub
 from safetensors.torch import load_file, save_file
 from speechllm.cli.main import main
+from speechllm.hub_cards.contents import folder_contents, model_contents
 from speechllm.hub_cards.pushed_check import check_pushed
+from speechllm.hub_cards.run_facts import read_run
+from speechllm.remote_code import REGISTRATIONS
 
 WRITTEN_BY_HAND = "---\nlicense: mit\n---\n# Mine\n"
 
@@ -47,6 +50,20 @@ def test_pushed_repository_is_private_tagged_and_loads_as_what_was_pushed(run_fo
     save_file({key: tensor + 1 for key, tensor in tensors.items()}, other / "model.safetensors")
     with pytest.raises(ValueError, match="me/first loads, but its trained is"):
         check_pushed(other, "me/first", info.sha)
+
+
+def test_checkpoint_that_travelled_without_code_gets_it(checkpoint):
+    whole = {path: place.read_bytes() for path, place in folder_contents(checkpoint).items()}
+    for name, keys in REGISTRATIONS.items():
+        values = json.loads(whole[name])
+        bare = {key: value for key, value in values.items() if key not in keys}
+        (checkpoint / name).write_text(json.dumps(bare))
+    for path in checkpoint.glob("*.py"):
+        path.unlink()
+    contents = model_contents(read_run(checkpoint))
+    added = {path for path in whole if path.endswith(".py")} | set(REGISTRATIONS)
+    assert len(added) > 60
+    assert {path: contents[path] for path in added} == {path: whole[path] for path in added}
 
 
 def test_branch_is_made_and_main_is_left_alone(checkpoint, api):

@@ -22,7 +22,7 @@ from speechllm.training.data.presets import preset_names
 from speechllm.training.data.sounds import read_sound
 from speechllm.training.data.sources import Source
 from speechllm.training.data.splits import prove_disjoint, shared
-from speechllm.training.data.synthetic_speech import fortune_sentences
+from speechllm.training.data.synthetic_speech import fortune_sentences, piper, program
 from speechllm.training.data.utterances import SPELLINGS, read_manifest
 
 SPLITS = ("train", "validation", "test")
@@ -246,7 +246,7 @@ def test_synthetic_speech_is_marked_kept_apart_and_goes_on_where_it_was(
         "open(sys.argv[2] + '.said', 'w').write(sys.argv[1]);"
         "soundfile.write(sys.argv[2], numpy.zeros(16000), 16000)"
     )
-    voice = {"robot": lambda text, target: [sys.executable, "-c", speak, text, str(target)]}
+    voice = {"robot": program(sys.executable, "-c", speak, "TEXT", "FILE")}
     monkeypatch.setattr(synthetic_speech, "VOICES", voice)
     (tmp_path / "test.jsonl").write_text('{"audio": "x.wav", "text": "some of it IS"}\n')
     arguments = (
@@ -265,14 +265,22 @@ def test_synthetic_speech_is_marked_kept_apart_and_goes_on_where_it_was(
     assert {item.text for item in found} == {"All that glitters is not gold.", "Don't panic, my old friend."}
     assert all(item.extra["synthetic"] and item.speaker == "synthetic-robot" for item in found)
     before = {item.audio: Path(item.audio).read_bytes() for item in found}
-    monkeypatch.setattr(
-        synthetic_speech, "VOICES", {"robot": lambda text, target: [sys.executable, "-c", "1/0"]}
-    )
+    monkeypatch.setattr(synthetic_speech, "VOICES", {"robot": program(sys.executable, "-c", "1/0")})
     assert prepared(capsys, "synthetic", *arguments)[0] == 0
     assert before == {
         item.audio: Path(item.audio).read_bytes() for item in read_manifest(tmp_path / "out" / "train.jsonl")
     }
     assert not (tmp_path / "out" / "test.jsonl").exists()
+
+
+def test_voice_that_is_not_there_is_told_with_the_command_that_brings_it(
+    fortunes, tmp_path, capsys, monkeypatch
+):
+    voices = {"robot": program("no-such-program", "TEXT"), "neural": piper("no_such_voice", "a.onnx")}
+    monkeypatch.setattr(synthetic_speech, "VOICES", voices)
+    code, _, err = prepared(capsys, "synthetic", "--to", tmp_path / "out", "--root", fortunes)
+    assert code == 1 and "apt-get install no-such-program; pip install piper-tts" in err
+    assert "--no-deps no-such-voice" in err and not (tmp_path / "out").exists()
 
 
 def test_the_page_on_data_names_all_there_is():

@@ -65,6 +65,8 @@ def test_unknown_normalisers_and_versions_are_refused_with_those_there_are():
         (["noise_tags"], "[laughs] yes <unk> I *cough* do", "yes I do"),
         (["gigaspeech_signs", "noise_tags"], "WELL <COMMA> YES <PERIOD> <SIL>", "WELL, YES."),
         (["lower"], "CHAPTER ONE", "chapter one"),
+        (["bare_words"], "'Don’t,' she said: \"l'eau!\"", "don't she said l'eau"),
+        (["bare_words"], "क्या, हाँ।", "क्या हाँ"),
         (["join_chinese"], "今天 天气 nice day 好 的", "今天天气 nice day 好的"),
         (["one_side_quotes"], '"Ja, gut."', "Ja, gut."),
         ([], "  two   spaces ", "two spaces"),

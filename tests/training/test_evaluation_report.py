@@ -8,9 +8,9 @@ from evaluation_corpus import LANGUAGES, TEXTS, evaluated, ours, save_checkpoint
 from matplotlib.image import imread
 from speechllm.cli.main import main
 from speechllm.training.data.utterances import read_manifest
-from speechllm.training.evaluation.evaluation import ALL_SETS, evaluate_systems
+from speechllm.training.evaluation.evaluation import evaluate_systems
 from speechllm.training.evaluation.evaluation_sets import NoiseSweep, read_set
-from speechllm.training.evaluation.evaluation_settings import EvaluationSettings
+from speechllm.training.evaluation.evaluation_settings import ALL_SETS, EvaluationSettings
 from speechllm.training.evaluation.report import write_report
 
 

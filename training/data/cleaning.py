@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 
+from .normalisers import APOSTROPHE, basic
+
 # [noise], <unk>, {laugh}, *cough*: what is heard besides speech.
 TAG = re.compile(r"\[[^\]]*\]|<[^>]*>|\{[^}]*\}|\*\w+\*")
 GIGASPEECH_SIGNS = {"<COMMA>": ",", "<PERIOD>": ".", "<QUESTIONMARK>": "?", "<EXCLAMATIONPOINT>": "!"}
@@ -33,6 +35,11 @@ def lower(text: str) -> str:
     return text.lower()
 
 
+def bare_words(text: str) -> str:
+    """Lower case without punctuation, but for apostrophes in words: fewer tokens to learn."""
+    return "'".join(basic(part) for part in APOSTROPHE.split(text))
+
+
 def join_chinese(text: str) -> str:
     """Without the spaces that segmented transcripts put between Chinese words."""
     return CJK_GAP.sub("", text)
@@ -50,7 +57,15 @@ def refuse_brackets(text: str) -> str | None:
 
 RULES: dict[str, Callable[[str], str | None]] = {
     rule.__name__: rule
-    for rule in (noise_tags, gigaspeech_signs, lower, join_chinese, one_side_quotes, refuse_brackets)
+    for rule in (
+        noise_tags,
+        gigaspeech_signs,
+        lower,
+        bare_words,
+        join_chinese,
+        one_side_quotes,
+        refuse_brackets,
+    )
 }
 
 

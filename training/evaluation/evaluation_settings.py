@@ -8,6 +8,9 @@ from pathlib import Path
 from .evaluation_sets import NoiseSweep
 from .scoring import Normalisers
 
+# What the results call all sets together.
+ALL_SETS = "all sets"
+
 
 @dataclass(frozen=True)
 class EvaluationSettings:
