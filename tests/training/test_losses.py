@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from speechllm.training.losses.ctc import LogSum, ctc_of_targets
 from speechllm.training.losses.loss_table import LOSSES, loss_class
 from torch.nn import functional as F
 
@@ -64,6 +65,37 @@ def test_ctc_takes_its_classes_from_the_corpus_and_its_targets_without_the_end(b
         total += F.ctc_loss(path, target, counts[row : row + 1], torch.tensor([len(ids)]), reduction="sum")
     items = sum(len(text) + 1 for text in TEXTS)
     torch.testing.assert_close(objective(**inputs)["loss"], total / items)
+
+
+def test_ctc_of_the_targets_alone_has_the_gradient_of_a_softmax_over_all_classes():
+    torch.manual_seed(0)
+    counts, lengths = torch.tensor([7, 4, 2, 3]), torch.tensor([3, 4, 3, 0])
+    # A token twice in a row, all frames needed, more tokens than frames, no text.
+    targets = torch.tensor([[2, 2, 5, 0, 0], [1, 3, 1, 4, 0], [6, 7, 8, 0, 0], [0, 0, 0, 0, 0]])
+    logits = torch.randn(4, 7, 9, requires_grad=True)
+    whole = F.ctc_loss(
+        logits.log_softmax(-1).transpose(0, 1), targets, counts, lengths, reduction="sum", zero_infinity=True
+    )
+    (wanted,) = torch.autograd.grad(whole, logits)
+    columns = torch.cat([torch.zeros(4, 1, dtype=torch.long), targets], dim=1)[:, None].expand(-1, 7, -1)
+    few = logits.gather(-1, columns) - logits.logsumexp(-1, keepdim=True)
+    loss = ctc_of_targets(few, counts, targets, lengths)
+    (found,) = torch.autograd.grad(loss, logits)
+    torch.testing.assert_close(loss, whole)
+    torch.testing.assert_close(found, wanted, atol=1e-6, rtol=1e-5)
+    assert found[0].abs().sum() > 0 and found[2].abs().sum() == 0
+
+
+def test_sum_over_all_classes_has_the_gradient_of_the_plain_one():
+    torch.manual_seed(0)
+    given = [torch.randn(5, 8), torch.randn(8), torch.randn(20, 8), torch.tensor(3.0)]
+    given = [tensor.requires_grad_() for tensor in given]
+    frames, blank, table, scale = given
+    plain = (frames @ torch.cat([blank[None], table]).T * scale).logsumexp(-1)
+    wanted = torch.autograd.grad(plain.square().sum(), given)
+    found = LogSum.apply(*given)
+    torch.testing.assert_close(found, plain)
+    torch.testing.assert_close(torch.autograd.grad(found.square().sum(), given), wanted, atol=1e-4, rtol=1e-4)
 
 
 def test_best_path_of_ctc_is_collapsed_and_without_blanks(batch, monkeypatch):
