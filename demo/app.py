@@ -50,7 +50,7 @@ def build(page: Page) -> gr.Blocks:
         gr.HTML(views.masthead())
         with gr.Row(elem_id="panes"):
             with gr.Column(scale=5, min_width=320):
-                parts = source_controls(page) | settings() | examples()
+                parts = sound(page) | examples() | choices(page) | settings()
             with gr.Column(scale=7, min_width=320):
                 parts |= results(page)
         gr.HTML(views.colophon(page.most_megabytes, page.most_minutes))
@@ -58,20 +58,24 @@ def build(page: Page) -> gr.Blocks:
     return blocks
 
 
-def source_controls(page: Page) -> dict:
-    """Sound, checkpoint, language and routing, and the buttons."""
-    first = next(iter(page.checkpoints.values()))
-    limits = f"up to {page.most_minutes:g} min"
-    parts: dict = {
+def sound(page: Page) -> dict:
+    """What is to be heard."""
+    return {
         "audio": gr.Audio(
             sources=["upload", "microphone"],
             type="filepath",
-            label=f"Drop a file or record, {limits}",
+            label=f"Drop a file or record, up to {page.most_minutes:g} min",
             editable=False,
             buttons=[],
             elem_id="audio",
         )
     }
+
+
+def choices(page: Page) -> dict:
+    """Checkpoint, language and routing, and the buttons."""
+    first = next(iter(page.checkpoints.values()))
+    parts: dict = {}
     with gr.Group():
         parts["name"] = gr.Dropdown(
             list(page.checkpoints),
@@ -136,14 +140,16 @@ def examples() -> dict:
 
 
 def results(page: Page) -> dict:
-    """Two tabs: one transcript, or two side by side."""
-    names = list(page.checkpoints)
+    """Two tabs: one transcript, or two side by side where there are two systems."""
+    names = list(page.systems)
+    # Of several checkpoints the last; of one alone what it is without its adapters.
+    rival = names[-1] if len(page.checkpoints) == 1 else list(page.checkpoints)[-1]
     with gr.Tabs(elem_id="tabs") as tabs:
         with gr.Tab("Transcript", id="transcript"):
             result = gr.HTML(views.welcome(), elem_id="result")
-        with gr.Tab("Compare", id="compare"):
-            with gr.Row(equal_height=True, elem_id="against"):
-                other = gr.Dropdown(names, value=names[-1], label="Compare with", elem_id="other", scale=3)
+        with gr.Tab("Compare", id="compare", visible=len(names) > 1):
+            with gr.Row(elem_id="against"):
+                other = gr.Dropdown(names, value=rival, label="Compare with", elem_id="other", scale=3)
                 compare = gr.Button("Compare", variant="primary", elem_id="compare", scale=1, min_width=110)
             compared = gr.HTML(views.invitation(), elem_id="compared")
     return {"tabs": tabs, "result": result, "other": other, "compare": compare, "compared": compared}
@@ -181,7 +187,8 @@ def works(page: Page, parts: dict, start, function, inputs: list, output) -> Non
 
     def begin(visitor: gr.Request):
         page.visits.begin(visitor.session_hash)
-        return busy(True)
+        others = page.visits.others(visitor.session_hash)
+        return *busy(True), views.waiting("Others came first: waiting" if others else "Reading the sound")
 
     def compute(visitor: gr.Request, *values):
         yield from function(*values, session=visitor.session_hash)
@@ -190,7 +197,7 @@ def works(page: Page, parts: dict, start, function, inputs: list, output) -> Non
         page.visits.end(visitor.session_hash)
         return busy(False)
 
-    began = start.then(begin, None, buttons, **AT_ONCE)
+    began = start.then(begin, None, [*buttons, output], **AT_ONCE)
     began.then(compute, inputs, output, **COMPUTING).then(end, None, buttons, **AT_ONCE)
 
 

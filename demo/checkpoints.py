@@ -1,7 +1,7 @@
 """Which checkpoints the page offers, and what it can say about one before its weights are read."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from speechllm import SpeechLLMConfig
@@ -24,11 +24,12 @@ ROUTING_WORDS = {
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A folder or Hub id under the name that the page gives it."""
+    """A folder or Hub id under the name that the page gives it. `routing`: its own, whatever is asked for."""
 
     name: str
     source: str
     config: SpeechLLMConfig
+    routing: str = ""
 
     @property
     def description(self) -> str:
@@ -36,6 +37,8 @@ class Checkpoint:
         kind = self.config.adapter_config.model_type
         ids = dict.fromkeys(filter(None, (self.config.encoder_id, self.config.decoder_id)))
         parts = [" and ".join(base_name(one) for one in ids), ADAPTER_WORDS.get(kind, f"{kind} adapter")]
+        if self.routing:
+            return " · ".join([*parts, ROUTING_WORDS[self.routing].rpartition(": ")[2]])
         if self.config.lora_bank:
             parts.append(f"adapters for {', '.join(self.config.lora_bank)}")
         if self.config.router_config:
@@ -77,6 +80,16 @@ def find_checkpoints(given: Iterable[str] = (), shipped: Path | None = SHIPPED) 
             f"or put its folder into {shipped}"
         )
     return found
+
+
+def comparable(checkpoints: dict[str, Checkpoint]) -> dict[str, Checkpoint]:
+    """The checkpoints, and those with a bank once more without it: what it is for can be heard then."""
+    bare = [
+        replace(one, name=f"{one.name} without adapters", routing="base")
+        for one in checkpoints.values()
+        if one.config.lora_bank
+    ]
+    return checkpoints | {one.name: one for one in bare}
 
 
 def base_name(base: str) -> str:

@@ -30,10 +30,22 @@
       const box = canvas.getBoundingClientRect();
       play(canvas, ((event.clientX - box.left) / box.width) * Number(canvas.dataset.duration));
     } else if (button) copy(button);
-    // On a phone the result is below what was pressed.
-    if (event.target.closest("#run, #examples button") && window.innerWidth < 768)
-      setTimeout(() => document.querySelector("#tabs").scrollIntoView({ behavior: "smooth" }), 200);
+    if (event.target.closest("#run, #examples button")) setTimeout(show, 200);
   });
+  // On a phone the result is below what was pressed, and the page as yet too short to bring it up.
+  const show = () => {
+    const tabs = document.querySelector("#tabs");
+    const top = tabs.getBoundingClientRect().top;
+    if (top >= 0 && top < window.innerHeight / 2) return;
+    tabs.style.minHeight = "100svh";
+    tabs.scrollIntoView({ behavior: "smooth" });
+  };
+  setInterval(() => {
+    for (const clock of document.querySelectorAll("[data-since]")) {
+      clock.dataset.since ||= Date.now();
+      clock.textContent = `${Math.round((Date.now() - clock.dataset.since) / 1000)} s`;
+    }
+  }, 500);
   // These events do not bubble, but they can be caught on their way down.
   document.addEventListener(
     "timeupdate",

@@ -3,15 +3,12 @@
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from functools import partial
-from html import escape
+from functools import cached_property, partial
 from urllib.parse import quote
-
-import gradio as gr
 
 from . import views
 from .attention import look_inside
-from .checkpoints import Checkpoint
+from .checkpoints import Checkpoint, comparable
 from .recognizers import Recognizers
 from .transcription import Hearing, Request, read_sound, transcribe
 from .visits import Stopped, Visits
@@ -30,19 +27,24 @@ class Page:
     most_minutes: float = 30.0
     visits: Visits = field(default_factory=Visits)
 
+    @cached_property
+    def systems(self) -> dict[str, Checkpoint]:
+        """All that can be compared, by name."""
+        return comparable(self.checkpoints)
+
     def hearings(
         self, path: str, name: str, request: Request, session: str | None = None
     ) -> Iterator[str | Hearing]:
         """What is being waited for, in words, then the transcript after every few windows."""
         check = partial(self.visits.check, session)
         check()
-        source = self.checkpoints[name].source
+        source = self.systems[name].source
         if not self.recognizers.is_loaded(source):
             yield f"Loading {name}"
         pipeline = self.recognizers.get(source)
         check()
-        yield f"Listening with {name}"
         sound = read_sound(pipeline, path, request.window_seconds, 60 * self.most_minutes)
+        yield f"Listening to {views.minutes(sound.duration)} of sound with {name}"
         yield from transcribe(pipeline, sound, request, self.recognizers.computing, check)
 
     def transcript(self, path: str | None, name: str, *chosen, session: str | None = None) -> Iterator[str]:
@@ -83,14 +85,16 @@ class Page:
         for name in names:
             for hearing in self.hearings(sound, name, self.suited(request, name), session):
                 if isinstance(hearing, Hearing) and hearing.finished:
-                    done.append((self.checkpoints[name], hearing))
+                    done.append((self.systems[name], hearing))
                     yield views.comparison(done)
                 else:
                     yield views.comparison(done) + views.progress(hearing)
 
     def suited(self, request: Request, name: str) -> Request:
-        """The request without a routing that this checkpoint, of two compared ones, has not."""
-        kept = request.routing if request.routing in self.checkpoints[name].routings else ""
+        """The request with the routing that this one, of two compared ones, has by itself; or without one
+        that it has not."""
+        checkpoint = self.systems[name]
+        kept = checkpoint.routing or (request.routing if request.routing in checkpoint.routings else "")
         return replace(request, routing=kept)
 
 
@@ -108,13 +112,7 @@ def with_troubles(stages: Iterator[str]) -> Iterator[str]:
     except Stopped:
         yield views.stopped()
     except ERRORS as error:
-        yield told(" ".join(str(error).split()) or type(error).__name__)
+        yield views.trouble(" ".join(str(error).split()) or type(error).__name__)
     except Exception:
         logging.getLogger(__name__).exception("the page has a fault")
-        yield told("the page has a fault, which its server has written down")
-
-
-def told(message: str) -> str:
-    """One line, as a message that goes away and as one that stays."""
-    gr.Warning(escape(message), duration=6)
-    return views.trouble(message)
+        yield views.trouble("the page has a fault, which its server has written down")

@@ -28,6 +28,9 @@ def quiet_theme() -> gr.themes.Base:
     ).set(
         body_background_fill="*neutral_50",
         body_background_fill_dark="*neutral_950",
+        # Gradio's own are too faint to be read by everybody.
+        body_text_color_subdued="*neutral_500",
+        color_accent="*primary_600",
         block_background_fill="white",
         block_background_fill_dark="*neutral_900",
         block_border_width="1px",

@@ -21,6 +21,7 @@ GUARDED_WORDS = {
 FILE = "application/octet-stream"
 ROUTED_WORDS = {
     "one": "adapter {language}",
+    "several": "each part with the adapter of its language",
     "none": "no adapter for it, so the base",
     "soft": "all adapters, by these probabilities",
     "threshold": "one adapter where sure, else the likeliest few",
@@ -28,7 +29,7 @@ ROUTED_WORDS = {
     "segments": "adapters change with the language",
 }
 FORMAT_WORDS = {"srt": "SRT", "vtt": "VTT", "text": "TXT", "json": "JSON"}
-# Least confidence of each colour.
+# Least confidence of each colour, from the highest down.
 SURENESS = {"high": 0.8, "middle": 0.5, "low": 0.0}
 TICKS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1200)
 
@@ -79,13 +80,14 @@ def quoted(example) -> str:
 
 def trouble(message: str) -> str:
     """One line that says what went wrong."""
-    return f'<div class="speech trouble" role="alert"><b>That did not work.</b> {escape(message)}</div>'
+    return f'<div class="speech trouble" role="alert"><b>That did not work:</b> {escape(message)}</div>'
 
 
 def waiting(message: str) -> str:
-    """A bar that has no end yet."""
+    """A bar that has no end yet; the page counts the seconds."""
     return (
-        f'<div class="speech"><p class="stage">{escape(message)} …</p><div class="bar endless"></div></div>'
+        f'<div class="speech"><p class="stage">{escape(message)} … <span data-since></span></p>'
+        '<div class="bar endless"></div></div>'
     )
 
 
@@ -95,8 +97,10 @@ def progress(hearing: Hearing | str) -> str:
         return waiting(hearing)
     total, share = hearing.sound.duration, hearing.done / max(hearing.sound.duration, 1e-9)
     text = escape(hearing.transcript.text)
+    left = hearing.took * (1 / max(share, 1e-9) - 1)
     return (
-        f'<div class="speech"><p class="stage">Transcribed {minutes(hearing.done)} of {minutes(total)}</p>'
+        f'<div class="speech"><p class="stage">Transcribed {minutes(hearing.done)} of {minutes(total)}, '
+        f"about {minutes(left)} to wait</p>"
         f'<div class="bar" role="progressbar" aria-valuenow="{100 * share:.0f}" aria-valuemin="0" '
         f'aria-valuemax="100"><i style="width:{100 * share:.1f}%"></i></div>'
         f'<p class="text growing" dir="auto">{text}</p></div>'
@@ -158,6 +162,7 @@ def language_card(hearing: Hearing, transcript: Transcript, checkpoint: Checkpoi
 def how_known(hearing: Hearing, checkpoint: Checkpoint, request: Request) -> str:
     """Who said which language it is, and which adapters that meant."""
     bank, language = checkpoint.config.lora_bank or {}, hearing.transcript.language
+    several = len({result["language"] for result in hearing.results}) > 1
     if not hearing.scores:
         said = "as you said" if request.language else "as the model heard"
         return f"{said}; adapter {language}" if language in bank and request.routing != "base" else said
@@ -165,7 +170,7 @@ def how_known(hearing: Hearing, checkpoint: Checkpoint, request: Request) -> str
         return "as the router heard"
     way = request.routing or checkpoint.config.router_config.strategy
     if way == "hard":
-        way = "one" if language in bank else "none"
+        way = "several" if several else "one" if language in bank else "none"
     return f"as the router heard; {ROUTED_WORDS[way].format(language=language)}"
 
 
@@ -192,12 +197,23 @@ def timeline(hearing: Hearing, transcript: Transcript, address: str) -> str:
     picture = heat(spectrogram(waveform, hearing.sound.sampling_rate))
     cues = "".join(timeline_cue(index, chunk, duration) for index, chunk in spoken(transcript))
     return (
-        f'<section class="timeline"><div class="canvas" data-duration="{duration:.3f}">'
+        f'<section class="timeline"><h3>Sound</h3><div class="canvas" data-duration="{duration:.3f}">'
         f'<svg viewBox="0 0 {len(peaks) - 1} 2" preserveAspectRatio="none" aria-hidden="true">'
         f'<path d="{waveform_path(peaks)}"/></svg>'
         f'<img src="{picture}" alt="Spectrogram of the recording">{cues}<i class="head"></i></div>'
         f'<div class="axis" aria-hidden="true">{ticks(duration)}</div>'
-        f'<audio controls preload="metadata" src="{escape(address)}"></audio></section>'
+        f'<audio controls preload="metadata" src="{escape(address)}"></audio>'
+        f'<p class="quiet legend">{legend(hearing.sound.sampling_rate)}</p></section>'
+    )
+
+
+def legend(sampling_rate: int) -> str:
+    """How to read the picture."""
+    high, middle = (percent(SURENESS[name]) for name in ("high", "middle"))
+    return (
+        f"Waveform over spectrogram, to {sampling_rate / 2000:g} kHz. Press a segment to hear it; the line "
+        f'above it tells the confidence: <b class="sure high">{high} and more</b>, '
+        f'<b class="sure middle">{middle} and more</b>, <b class="sure low">less</b>.'
     )
 
 
@@ -217,7 +233,7 @@ def ticks(duration: float) -> str:
     return "".join(
         f'<span style="left:{100 * mark / duration:.2f}%">{minutes(mark)}</span>'
         for mark in marks
-        if mark / duration < 0.96
+        if mark / duration < 0.9
     )
 
 
@@ -234,8 +250,8 @@ def segment_row(index: int, chunk: dict, with_language: bool) -> str:
     sure = ""
     if confidence is not None:
         sure = (
-            f'<span class="sure {sureness(confidence)}" title="Confidence: the geometric mean of the '
-            f'probabilities of its tokens">{percent(confidence)}</span>'
+            f'<span class="sure {sureness(confidence)}" title="Confidence in what was '
+            f'heard together: geometric mean of the probabilities of its tokens">{percent(confidence)}</span>'
         )
     spoken_in = ""
     if language is not None:
@@ -346,15 +362,9 @@ def language_name(code: str) -> str:
 
 def sureness(confidence: float | None) -> str:
     """Class of a mark: the colour says what the number does."""
-    return (
-        "unknown"
-        if confidence is None
-        else "high"
-        if confidence >= 0.8
-        else "middle"
-        if confidence >= 0.5
-        else "low"
-    )
+    if confidence is None:
+        return "unknown"
+    return next(name for name, least in SURENESS.items() if round(confidence, 2) >= least)
 
 
 def percent(share: float) -> str:

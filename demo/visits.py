@@ -19,6 +19,10 @@ class Visits:
     def begin(self, session: str | None) -> None:
         self._stopped[session] = False
 
+    def others(self, session: str | None) -> bool:
+        """Whether somebody else has something under way."""
+        return bool(self._stopped.keys() - {session})
+
     def stop(self, session: str | None) -> None:
         """End what the session has under way; nothing happens where there is nothing."""
         if session in self._stopped:

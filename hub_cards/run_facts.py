@@ -59,12 +59,7 @@ def read_run(folder: str | Path, results: str | Path | None = None, system: str 
     `results`: what `speechllm evaluate` wrote, a file or its folder, in which `system` names this checkpoint;
     without it, the `evaluation` that lies beside it, else what training counted on its evaluation sets.
     """
-    given = Path(folder).expanduser()
-    if not given.is_dir():
-        raise ValueError(f"{folder}: no such folder; a card is made of a run's folder or a checkpoint's")
-    checkpoint = given / MODEL if (given / MODEL / "config.json").exists() else given
-    if not (checkpoint / "config.json").exists():
-        raise ValueError(f"{folder} holds neither a checkpoint (config.json) nor a run (model/config.json)")
+    checkpoint = checkpoint_in(folder)
     run = checkpoint.resolve().parent if checkpoint.resolve().name == MODEL else None
     run = run if run and (run / SETTINGS).exists() else None
     training = _read(checkpoint / RESULTS)
@@ -77,6 +72,17 @@ def read_run(folder: str | Path, results: str | Path | None = None, system: str 
         checkpoint, run, training, _read(run / SETTINGS) if run else {},
         evaluation or training_evaluation(training),
     )  # fmt: skip
+
+
+def checkpoint_in(folder: str | Path) -> Path:
+    """The checkpoint of a run's folder, or the folder where it is one itself."""
+    given = Path(folder).expanduser()
+    if not given.is_dir():
+        raise ValueError(f"{folder}: no such folder; a card is made of a run's folder or a checkpoint's")
+    checkpoint = given / MODEL if (given / MODEL / "config.json").exists() else given
+    if not (checkpoint / "config.json").exists():
+        raise ValueError(f"{folder} holds neither a checkpoint (config.json) nor a run (model/config.json)")
+    return checkpoint
 
 
 def public_path(path: str) -> str:

@@ -10,11 +10,12 @@ from pathlib import Path
 import speechllm
 from huggingface_hub import SpaceCardData
 from speechllm.configuration.configuration_speechllm import SpeechLLMConfig
+from speechllm.default_checkpoint import default_checkpoint
 
 from .contents import CARD, PACKAGE, Contents, folder_contents, requirements
 from .licences import UNKNOWN, base_licence, combined
 from .rendering import render, signed
-from .run_facts import RESULTS, read_run
+from .run_facts import RESULTS, checkpoint_in
 
 MODEL = "model"
 ROOMS = ("configuration", "modeling", "processing", "demo")
@@ -27,7 +28,7 @@ SDK = "gradio"
 def space_contents(model: str, space_id: str) -> Contents:
     """Card, app, requirements, the package's code; and the checkpoint itself, where it is a folder."""
     local = Path(model).expanduser().is_dir()
-    checkpoint = read_run(model).checkpoint if local else None
+    checkpoint = checkpoint_in(model) if local else None
     contents: Contents = {
         CARD: space_card(model, space_id, checkpoint).encode(),
         "app.py": render("app.py.jinja", {"model": json.dumps(MODEL if checkpoint else model)}).encode(),
@@ -89,5 +90,10 @@ def package_contents() -> Contents:
 
 
 def _code(folder: Path) -> Contents:
-    """Files below a folder but what Python compiled."""
-    return {path: file for path, file in folder_contents(folder).items() if not path.endswith(".pyc")}
+    """Files below a folder but what Python compiled, and the checkpoints that travel with the page."""
+    shipped = default_checkpoint().parent.name
+    return {
+        path: file
+        for path, file in folder_contents(folder).items()
+        if not path.endswith(".pyc") and not path.startswith(f"{shipped}/")
+    }

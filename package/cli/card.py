@@ -18,16 +18,21 @@ from pathlib import Path
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("folder", type=Path, help="a run, a checkpoint, or the folder of a corpus")
-    add(
+    add_evaluation(parser)
+    add("--repo-id", metavar="ID", help="what it will be called on the Hub")
+    add("--html", type=Path, metavar="FILE", help="write it as a page that needs no network")
+    add("--write", action="store_true", help="write README.md and its pictures into the checkpoint's folder")
+
+
+def add_evaluation(parser: argparse.ArgumentParser) -> None:
+    """Where an evaluation lies, and who in it the checkpoint is."""
+    parser.add_argument(
         "--results",
         type=Path,
         metavar="PATH",
         help="what `speechllm evaluate` wrote; default: FOLDER/evaluation",
     )
-    add("--system", metavar="NAME", help="what the evaluation calls this checkpoint")
-    add("--repo-id", metavar="ID", help="what it will be called on the Hub")
-    add("--html", type=Path, metavar="FILE", help="write it as a page that needs no network")
-    add("--write", action="store_true", help="write README.md and its pictures into the checkpoint's folder")
+    parser.add_argument("--system", metavar="NAME", help="what the evaluation calls this checkpoint")
 
 
 def run(args: argparse.Namespace) -> int:

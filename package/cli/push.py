@@ -15,6 +15,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from .card import add_evaluation
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
@@ -26,13 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--revision", metavar="BRANCH", help="push to this branch, made if it is not there")
     add("--tag", metavar="NAME", help="tag what was pushed")
     add("--message", metavar="TEXT", help="of the commit")
-    add(
-        "--results",
-        type=Path,
-        metavar="PATH",
-        help="what `speechllm evaluate` wrote; default: FOLDER/evaluation",
-    )
-    add("--system", metavar="NAME", help="what the evaluation calls this checkpoint")
+    add_evaluation(parser)
     add("--no-check", action="store_true", help="do not load what was pushed and compare")
 
 

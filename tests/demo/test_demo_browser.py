@@ -308,17 +308,66 @@ def test_stopping_gives_the_buttons_back(browser, page, gate, sounds):
     browser.wait("#result .downloads")
 
 
-@pytest.mark.parametrize("width", [1280, 390])
-def test_page_needs_no_scrolling_sideways(browser, sounds, width):
-    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-    browser.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+def test_who_comes_second_is_told_that_others_came_first(browser, page, sounds):
+    page.visits.begin("somebody else")
     try:
-        browser.enter().choose("name", "dual")
+        browser.enter()
+        watch = """
+            window.seen = "";
+            new MutationObserver(() => window.seen += document.querySelector("#result").innerText)
+              .observe(document.querySelector("#result"), {subtree: true, childList: true});
+        """
+        browser.driver.execute_script(watch)
         browser.hear(sounds["talk"])
-        browser.wait("#result .inside")
-        assert browser.driver.execute_script("return document.documentElement.scrollWidth") <= width
+        browser.wait("#result .downloads")
+        assert "Others came first" in browser.driver.execute_script("return window.seen")
     finally:
-        browser.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        page.visits.end("somebody else")
+
+
+@pytest.fixture(params=[1280, 390])
+def width(browser, request):
+    """Of the window, as on a desk and in a hand."""
+    size = {"width": request.param, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    browser.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    yield request.param
+    browser.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_page_needs_no_scrolling_sideways(browser, sounds, width):
+    browser.enter().choose("name", "dual")
+    browser.hear(sounds["talk"])
+    browser.wait("#result .inside")
+    assert browser.driver.execute_script("return document.documentElement.scrollWidth") <= width
+
+
+def test_what_is_pressed_lies_open_and_its_outcome_comes_into_view(browser, sounds, width):
+    in_sight = """
+        const box = document.querySelector(arguments[0]).getBoundingClientRect();
+        const found = document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2);
+        return found !== null && found.closest(arguments[0]) !== null;
+    """
+    browser.enter()
+    for button in ("#audio button[aria-label='Record audio']", "#audio button[aria-label='Upload file']"):
+        assert browser.driver.execute_script(in_sight, button), button
+    browser.click("#run")
+    browser.wait("#result [role=alert]")
+    deadline = time.monotonic() + PATIENCE
+    while not browser.driver.execute_script(in_sight, "#result [role=alert]"):
+        assert time.monotonic() < deadline, "the message is out of sight"
+
+
+def test_a_long_transcript_does_not_run_under_its_button(browser, sounds, width):
+    browser.enter().hear(sounds["talk"])
+    browser.wait("#result .downloads")
+    overlap = """
+        const text = document.querySelector("#result .transcript .text");
+        text.innerText = "word ".repeat(900);
+        const button = document.querySelector("#result .copy").getBoundingClientRect();
+        const card = document.querySelector("#result .transcript").getBoundingClientRect();
+        return [text.getBoundingClientRect().bottom <= button.top, button.bottom <= card.bottom];
+    """
+    assert browser.driver.execute_script(overlap) == [True, True]
 
 
 def test_nothing_left_this_machine(browser, reached):

@@ -9,16 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from shown_checkpoints import page_of, save_checkpoints
+from shown_checkpoints import KINDS, page_of, save_checkpoints
 from speechllm.cli.main import main
 from speechllm.cli.transcript_formats import FORMATS, Transcript
 from speechllm.demo import views
 from speechllm.demo.attention import look_inside, words_of
-from speechllm.demo.checkpoints import Checkpoint, find_checkpoints
+from speechllm.demo.checkpoints import Checkpoint, comparable, find_checkpoints
 from speechllm.demo.examples import AUDIO, read_examples
 from speechllm.demo.pictures import BANDS, COLUMNS, band_edges, envelope, heat, spectrogram
 from speechllm.demo.recognizers import Recognizers
 from speechllm.demo.transcription import WINDOWS_AT_ONCE, Hearing, Request, read_sound, transcribe
+from speechllm.demo.visits import Visits
 
 RATE = 16000
 WINDOW = 2.0
@@ -134,6 +135,14 @@ def test_progress_grows_with_the_windows_and_ends_at_the_whole(page, talk):
     assert f'aria-valuenow="{100 * done[0][0] / sound.duration:.0f}"' in done[0][2]
 
 
+def test_what_is_left_to_wait_is_told_from_what_it_took_so_far(page, talk):
+    hearing = heard(page, "plain", talk, BRIEF)
+    shares = [segment.end / hearing.sound.duration for segment in hearing.sound.segments]
+    hearing.results, hearing.took = hearing.results[:2], 30.0
+    left = 30.0 / shares[1] - 30.0
+    assert left > 60 and f"about {views.minutes(left)} to wait" in views.progress(hearing)
+
+
 @pytest.mark.parametrize(
     "content, words", [(b"no sound at all", "text, not audio"), (b"", "empty"), (None, "file first")]
 )
@@ -173,6 +182,14 @@ def test_a_visitor_who_stops_is_rid_of_it_in_the_middle_of_a_window(page, talk, 
     # Others go on, and so does whoever stopped.
     page.visits.begin("me")
     assert "downloads" in last(page.transcript(talk, "plain", session="me"))
+
+
+def test_a_visitor_who_has_to_wait_for_others_is_known():
+    visits = Visits()
+    visits.begin("me")
+    assert not visits.others("me") and visits.others("you")
+    visits.end("me")
+    assert not visits.others("you")
 
 
 def test_the_two_checkpoints_used_last_stay_loaded():
@@ -244,6 +261,20 @@ def test_comparison_marks_the_words_that_differ_and_no_others():
     left, right = views.differing("The cat, sat <down>", "the dog sat")
     assert left == "The <mark>cat,</mark> sat <mark>&lt;down&gt;</mark>"
     assert right == "the <mark>dog</mark> sat"
+
+
+def test_a_checkpoint_with_a_bank_can_be_compared_with_itself_without_it(page, talk):
+    one = {"routed": page.checkpoints["routed"]}
+    bare = "routed without adapters"
+    assert list(comparable(one)) == ["routed", bare] and list(comparable(page.checkpoints))[:3] == [*KINDS]
+    assert list(comparable({"plain": page.checkpoints["plain"]})) == ["plain"]
+    alone = replace(page, checkpoints=one)
+    shown = last(alone.compared(talk, "routed", bare, "it"))
+    assert shown.count("<article>") == 2 and "no adapter" in shown
+    texts = re.findall(r'<p class="text" dir="auto">(.*?)</p>', shown)
+    own, base = (heard(page, "routed", talk, Request(language="it", routing=way)) for way in ("", "base"))
+    assert own.transcript.text != base.transcript.text
+    assert texts == views.differing(own.transcript.text, base.transcript.text)
 
 
 def test_two_checkpoints_are_compared_side_by_side_each_in_a_way_it_can(page, talk):

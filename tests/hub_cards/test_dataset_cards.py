@@ -1,6 +1,7 @@
 """The card of a corpus counts its manifests; the corpus goes up as a data set."""
 
 import json
+import warnings
 
 import pytest
 from huggingface_hub import DatasetCard, HfApi
@@ -28,13 +29,13 @@ def corpus(tmp_path):
     return folder
 
 
-def card_of(corpus, capsys) -> DatasetCard:
+def test_card_counts_clips_hours_speakers_and_what_was_dropped_without_a_warning(corpus, capsys, caplog):
     assert main(["card", str(corpus), "--repo-id", "me/spoken"]) == 0
-    return DatasetCard(capsys.readouterr().out)
-
-
-def test_card_counts_clips_hours_speakers_and_what_was_dropped(corpus, capsys):
-    card = card_of(corpus, capsys)
+    text = capsys.readouterr().out
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        card = DatasetCard(text)
+    assert not caplog.records and str(card) == text
     assert "| train | 3 | 1.00 | 2 | en, ro |" in card.text and "| test | 1 | 0.10 | 1 | en |" in card.text
     assert "7 too long" in card.text and "c \\| d" in card.text
     data = card.data.to_dict()

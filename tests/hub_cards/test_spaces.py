@@ -2,11 +2,13 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
+import warnings
 from pathlib import Path
 
 import pytest
@@ -14,12 +16,17 @@ import yaml
 from hub_folders import write
 from huggingface_hub import HfApi, SpaceCard
 from speechllm.cli.main import main
+from speechllm.hub_cards.run_facts import read_run
 from speechllm.hub_cards.space import space_contents
 from subprocesses import HIDE_PACKAGE
 
 
-def test_card_of_a_space_says_what_the_hub_needs(run_folder):
-    card = SpaceCard(space_contents("me/my-asr", "me/demo")["README.md"].decode())
+def test_card_of_a_space_says_what_the_hub_needs_without_a_warning(caplog):
+    text = space_contents("me/my-asr", "me/demo")["README.md"].decode()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        card = SpaceCard(text)
+    assert not caplog.records and str(card) == text
     data = card.data.to_dict()
     assert data["sdk"] == "gradio" and data["app_file"] == "app.py" and data["models"] == ["me/my-asr"]
     assert data["sdk_version"].startswith("6.") and data["title"] == "demo"
@@ -32,7 +39,15 @@ def test_space_of_a_folder_brings_the_checkpoint_and_one_of_an_id_names_it(run_f
     assert not any(path.startswith("model/") for path in named) and b'"me/my-asr"' in named["app.py"]
     assert "speechllm/cli/demo.py" in named and "speechllm/demo/app.py" in named
     assert "speechllm/training/run.py" not in named
+    assert not any(path.startswith("speechllm/demo/checkpoints/") for path in named)
     assert any(line.startswith("gradio") for line in named["requirements.txt"].decode().splitlines())
+
+
+def test_space_of_a_checkpoint_needs_no_word_on_its_evaluation(checkpoint, evaluation_folder):
+    shutil.copytree(evaluation_folder, checkpoint / "evaluation")
+    with pytest.raises(ValueError, match="--system"):
+        read_run(checkpoint)
+    assert "model/config.json" in space_contents(str(checkpoint), "me/demo")
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+from moved_parameters import move
 from safetensors.torch import load_file, save_file
 from speechllm import SpeechLLMForConditionalGeneration
 from speechllm.modeling.modeling_speechllm import SpeechLLMModel
@@ -35,12 +36,8 @@ def logits(model, features):
 
 
 def shake(model):
-    """Move every trained parameter, as training would: zeros and ones hide mistakes."""
-    generator = torch.Generator().manual_seed(5)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.05)
+    """The model, every trained parameter moved."""
+    move((parameter for parameter in model.parameters() if parameter.requires_grad), 0.05)
     return model
 
 

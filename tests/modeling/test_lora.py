@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from moved_parameters import move
 from speechllm import SpeechLLMForConditionalGeneration
 from speechllm.configuration.configuration_lora import LoraConfig
 from speechllm.modeling.lora_layers import LoraLinear, add_lora, is_lora_key
@@ -31,11 +32,7 @@ IDS = torch.arange(3, 40)[None]
 
 def shake_lora(model, seed=5):
     """Move every LoRA weight away from where it has no effect."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if is_lora_key(name):
-                parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
+    move((parameter for name, parameter in model.named_parameters() if is_lora_key(name)), 0.1, seed)
     return model
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from banked_whisper import shake, slots_of
+from banked_whisper import row_of, shake, slots_of
 from safetensors.torch import load_file, save_file
 from speechllm.configuration.configuration_lora import lora_bank
 from speechllm.modeling.lora_bank import LoraBank
@@ -31,12 +31,8 @@ ADAPTERS = {
 
 
 @pytest.fixture(scope="module")
-def request_of_one():
-    generator = torch.Generator().manual_seed(2)
-    return {
-        "input_features": torch.randn(1, 80, 3000, generator=generator),
-        "decoder_input_ids": torch.randint(3, 60, (1, 7), generator=generator),
-    }
+def request_of_one(request_of_six):
+    return row_of(request_of_six, 0)
 
 
 def banked(stock, adapters=None):

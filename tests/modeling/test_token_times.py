@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from moved_parameters import move
 from speechllm.modeling.decoders.time_warping import first_frames, median_filter, standing_out
 from speechllm.modeling.decoders.token_times import (
     alignment_heads,
@@ -132,9 +133,7 @@ def stock(bases):
 def adapted(request, compose_whisper):
     adapter, padding = request.param
     model, processor = compose_whisper(adapter, encoder_padding=padding)
-    with torch.no_grad():
-        for parameter in model.model.adapter.parameters():
-            parameter.add_(0.2 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(3)))
+    move(model.model.adapter.parameters(), 0.2, seed=3)
     return with_heads(model), processor
 
 

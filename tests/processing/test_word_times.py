@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-import torch
+from moved_parameters import move
 from sounds import RATE
 from speechllm import SpeechLLMPipeline
 from speechllm.processing.word_times import timed_words, words_of
@@ -98,9 +98,7 @@ ASKED = {"return_timestamps": "word", "language": "it", "max_new_tokens": 20}
 def whisper(request, compose_whisper):
     adapter, padding = request.param
     model, processor = compose_whisper(adapter, encoder_padding=padding)
-    with torch.no_grad():
-        for parameter in model.model.adapter.parameters():
-            parameter.add_(0.2 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(3)))
+    move(model.model.adapter.parameters(), 0.2, seed=3)
     return SpeechLLMPipeline(model, processor, device="cpu")
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import soundfile
-import torch
 from matplotlib import image as pictures
+from moved_parameters import move
 from speechllm.cli.main import main
 from speechllm.training.pictures.attention_picture import (
     attention_notes,
@@ -18,10 +18,7 @@ from speechllm.training.pictures.attention_picture import (
 @pytest.fixture(scope="module", params=["max_length", "longest"])
 def parts(request, compose_whisper):
     model, processor = compose_whisper("dual_attention", encoder_padding=request.param)
-    generator = torch.Generator().manual_seed(2)
-    with torch.no_grad():
-        for parameter in model.model.adapter.parameters():
-            parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
+    move(model.model.adapter.parameters(), 0.2)
     return model, processor
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from moved_parameters import move
 from speechllm import SpeechLLMForConditionalGeneration
 from speechllm.cli.main import main
 from speechllm.training.conversion.gate_measure import largest_share
@@ -38,11 +39,7 @@ def manifest(tmp_path, clips):
 def stirred(model, parts: list[str], size: float = 0.1):
     """The model with these parts trained, or as if."""
     set_trained_parts(model, parts)
-    generator = torch.Generator().manual_seed(4)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.add_(size * torch.randn(parameter.shape, generator=generator))
+    move((parameter for parameter in model.parameters() if parameter.requires_grad), size)
     return model.eval()
 
 
