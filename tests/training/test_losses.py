@@ -52,6 +52,26 @@ def test_label_smoothing_is_that_of_shifted_labels_and_of_training_alone(batch):
     torch.testing.assert_close(objective.eval()(**inputs)["loss"], plain)
 
 
+def test_corruption_is_of_the_text_alone_and_in_training_alone(batch):
+    objective, inputs = batch("cross_entropy", corruption=0.5)
+    ids, labels = inputs["input_ids"].repeat(50, 1), inputs["labels"].repeat(50, 1)
+    text = (labels != -100) & (labels != objective.model.config.end_token_id)
+    misread = objective.train().misread(ids, labels)
+    changed = misread != ids
+    assert not changed[~text].any() and 0.3 < changed[text].float().mean() < 0.55
+    assert set(misread[text].tolist()) <= set(ids[text].tolist())
+    assert torch.equal(objective.eval().misread(ids, labels), ids)
+    exact = objective(**inputs)["loss"]
+    assert objective.train()(**inputs)["loss"] != exact
+
+
+def test_corruption_that_cannot_be_is_refused(batch, compose_whisper):
+    with pytest.raises(ValueError, match="a share of tokens from 0 to below 1, not 1.5"):
+        batch("cross_entropy", corruption=1.5)
+    with pytest.raises(ValueError, match="corruption is for bridges"):
+        LOSSES["cross_entropy"](*compose_whisper(), {"corruption": 0.1})
+
+
 def test_ctc_takes_its_classes_from_the_corpus_and_its_targets_without_the_end(batch):
     objective, inputs = batch("ctc")
     assert len(objective.tokens) == len(set("abcdefgh"))
@@ -96,6 +116,17 @@ def test_sum_over_all_classes_has_the_gradient_of_the_plain_one():
     found = LogSum.apply(*given)
     torch.testing.assert_close(found, plain)
     torch.testing.assert_close(torch.autograd.grad(found.square().sum(), given), wanted, atol=1e-4, rtol=1e-4)
+
+
+def test_ctc_over_a_stream_has_every_token_for_nobody_knows_its_texts(batch):
+    objective, inputs = batch("ctc")
+    restricted = objective(**inputs)["loss"]
+    objective.see_corpus(None)
+    assert len(objective.tokens) == len(objective.model.get_input_embeddings().weight)
+    ids = torch.tensor(objective.processor.tokenizer("never said before").input_ids)
+    assert objective.tokens[objective.classes_of(ids) - 1].tolist() == ids.tolist()
+    # More classes to be wrong in.
+    assert objective(**inputs)["loss"] > restricted
 
 
 def test_best_path_of_ctc_is_collapsed_and_without_blanks(batch, monkeypatch):
