@@ -63,7 +63,8 @@ def training_arguments(
         ddp_find_unused_parameters=True,
         label_names=["labels"],
         remove_unused_columns=False,
-        # A stream that knows its place goes on from there; other data is gone through again, unread.
+        # A stream that knows its place goes on from there. Other data is gone through again: batches of clips
+        # unread, a stream of worker processes by reading it.
         ignore_data_skip=resumes_data,
         use_cpu=on_cpu,
         **precision.arguments,

@@ -7,17 +7,18 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import TrainerCallback
+from transformers import EarlyStoppingCallback, TrainerCallback
 from transformers.trainer_callback import ExportableState
 
 from .plots import plot_history
-from .speech_trainer import tensorboard_writer
+from .trackers import running, show_sound
 
 logger = logging.getLogger(__name__)
 
-# Clips whose sound goes to TensorBoard.
+# Clips of each set whose sound goes to the trackers.
 AUDIO_EXAMPLES = 3
+# What is logged once all sets are judged.
+MEAN_LOSS = "eval_loss"
 
 
 class EpochTeller(TrainerCallback):
@@ -51,13 +52,25 @@ class Clock(TrainerCallback, ExportableState):
         return {"args": {"earlier": self.seconds}, "attributes": {}}
 
 
+class Patience(EarlyStoppingCallback):
+    """Ends a phase that does not improve; sets that are judged before their means are known say nothing."""
+
+    def on_evaluate(self, args, state, control, metrics=None, **kwargs):
+        if f"eval_{args.metric_for_best_model}" in (metrics or {}):
+            super().on_evaluate(args, state, control, metrics, **kwargs)
+
+
 class Pictures(TrainerCallback):
-    """Draws loss, error rates and learning rate after every evaluation and at the end."""
+    """Draws loss, error rates and learning rate after every evaluation of all sets, and at the end."""
 
     def __init__(self, folder: Path):
         self.folder = folder
 
-    def on_evaluate(self, args, state, control, **kwargs):
+    def on_evaluate(self, args, state, control, metrics=None, **kwargs):
+        if MEAN_LOSS in (metrics or {}):
+            self.on_train_end(args, state, control)
+
+    def on_train_end(self, args, state, control, **kwargs):
         if not state.is_world_process_zero:
             return
         try:
@@ -66,11 +79,9 @@ class Pictures(TrainerCallback):
             # No run should end for want of a picture.
             logger.warning("pictures could not be written: %s", error)
 
-    on_train_end = on_evaluate
-
 
 class AudioExamples(TrainerCallback):
-    """Puts the sound of a few judged clips beside their texts, where TensorBoard runs."""
+    """Puts the sound of a few judged clips beside their texts, in the trackers there are."""
 
     def __init__(self, sets: dict[str, Any], sampling_rate: int):
         self.sets = sets
@@ -78,11 +89,10 @@ class AudioExamples(TrainerCallback):
         self.trainer: Any = None
 
     def on_evaluate(self, args, state, control, **kwargs):
-        writer = tensorboard_writer(self.trainer)
-        if writer is None or not self.sets:
-            return
-        for name, dataset in self.sets.items():
-            for index in range(min(AUDIO_EXAMPLES, len(dataset))):
-                sound = torch.as_tensor(dataset[index]["audio"])[None]
-                writer.add_audio(f"{name}/{index}", sound, 0, sample_rate=self.sampling_rate)
-        self.sets = {}
+        # Clips are not decoded for nobody.
+        if any(running(self.trainer)):
+            for name, dataset in self.sets.items():
+                for index in range(min(AUDIO_EXAMPLES, len(dataset))):
+                    sound = dataset[index]["audio"]
+                    show_sound(self.trainer, f"{name}/{index}", sound, self.sampling_rate)
+            self.sets = {}

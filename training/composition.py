@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from transformers import BitsAndBytesConfig
 
 from .settings import ModelSettings
 
+QUANTIZER = "bitsandbytes"
 # "8bit" and "4bit" in words of the loader. Sums stay in bfloat16: float16 overflows in some decoders.
 QUANTIZATIONS: dict[str, dict[str, Any]] = {
     "8bit": {"load_in_8bit": True},
@@ -22,6 +24,15 @@ QUANTIZATIONS: dict[str, dict[str, Any]] = {
         "bnb_4bit_use_double_quant": True,
     },
 }
+
+
+def check_quantization(settings: ModelSettings) -> None:
+    """Raise `ValueError` where the base could not be quantized for want of a library."""
+    if settings.quantization and importlib.util.find_spec(QUANTIZER) is None:
+        raise ValueError(
+            f"model.quantization={settings.quantization} needs {QUANTIZER}, which is not installed: "
+            f"pip install {QUANTIZER}, or leave it out"
+        )
 
 
 def model_config(settings: ModelSettings, adapter: dict[str, Any]) -> SpeechLLMConfig:

@@ -40,16 +40,11 @@ class TextJudge:
         ids = np.where(ids < 0, self.processor.tokenizer.pad_token_id, ids)
         return [text.strip() for text in self.processor.batch_decode(ids, skip_special_tokens=True)]
 
-    def write_table(self, name: str) -> str:
-        """Write the examples of the last evaluation as JSONL; the same as a table in Markdown."""
+    def write_table(self, name: str) -> None:
+        """Write the examples of the last evaluation as JSONL."""
         lines = [json.dumps(row, ensure_ascii=False) for row in self.table]
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_text(self.folder / f"{name}.jsonl", "\n".join(lines) + "\n")
         except OSError as error:
             logger.warning("the table of %s could not be written: %s", name, error)
-        cells = [[row["said"], row["heard"], f"{row['wer']:.2f}"] for row in self.table]
-        return "\n".join(
-            "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |"
-            for row in [["said", "heard", "wer"], ["---"] * 3, *cells]
-        )

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers import EarlyStoppingCallback, TrainerCallback, set_seed
+from transformers import TrainerCallback, set_seed
 
 from .activation_checkpointing import checkpointed_layers
 from .arguments import training_arguments
-from .callbacks import AudioExamples, Clock, EpochTeller, Pictures
+from .callbacks import AudioExamples, Clock, EpochTeller, Patience, Pictures
 from .collator import SpeechCollator, bank_languages
 from .data.batching import BudgetBatchSampler
 from .data.build import BuiltData
@@ -21,8 +21,12 @@ from .data.datasets import SpeechDataset
 from .evaluation_texts import TextJudge
 from .feature_cache.cached_collator import CachedCollator
 from .feature_cache.cached_dataset import CachedFeatures
+from .losses.cross_entropy import CrossEntropy
 from .losses.loss_table import loss_class
+from .losses.routing import Routing
+from .phase_checks import check_phase
 from .precision import Precision
+from .routing.router_phase import judged_router
 from .settings import PhaseSettings
 from .speech_trainer import (
     SpeechTrainer,
@@ -30,6 +34,7 @@ from .speech_trainer import (
     load_trained,
     write_text,
 )
+from .trackers import finish_trackers
 from .trained_parts import parameter_groups, set_trained_parts, trained_counts
 
 logger = logging.getLogger(__name__)
@@ -59,6 +64,9 @@ def run_phases(shop: Workshop, phases: list[PhaseSettings]) -> list[dict]:
     """Facts of every phase; the model is left as the last one ended."""
     facts: list[dict] = []
     for number, phase in enumerate(phases, 1):
+        check_phase(shop, phase, number)
+        batch_sampler(shop, phase, number)
+    for number, phase in enumerate(phases, 1):
         folder = shop.folder / f"phase-{number}-{phase.name}"
         parts = set_trained_parts(shop.model, phase.train)
         if (folder / DONE).exists():
@@ -69,6 +77,9 @@ def run_phases(shop: Workshop, phases: list[PhaseSettings]) -> list[dict]:
             set_seed(shop.seed + number)
             run_phase(shop, phase, number, folder, parts)
         facts.append(json.loads((folder / DONE).read_text()))
+        if "router" in facts[-1]:
+            # It is no tensor, so what was loaded is without it.
+            shop.model.speech_model.router.calibrate(facts[-1]["router"]["temperature"])
     return facts
 
 
@@ -83,6 +94,13 @@ def run_phase(shop: Workshop, phase: PhaseSettings, number: int, folder: Path, p
         logger.info("going on from %s", checkpoint)
     with checkpointed_layers(shop.model, phase.trainer.gradient_checkpointing):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    finish_trackers(trainer)
+    learned: dict[str, Any] = {}
+    if "router" in phase.train:
+        shop.model.eval()
+        fit, sets = isinstance(trainer.model, Routing), shop.datasets.eval.values()
+        router = judged_router(shop.model, shop.processor, sets, fit, phase.trainer.eval_batch_size)
+        learned["router"] = router
     trainer.save_model(str(folder / MODEL), _internal_call=True)
     state = trainer.state
     if state.is_world_process_zero:
@@ -97,14 +115,22 @@ def run_phase(shop: Workshop, phase: PhaseSettings, number: int, folder: Path, p
             "last_loss": next(
                 (entry["loss"] for entry in reversed(state.log_history) if "loss" in entry), None
             ),
+            **learned,
         }
         write_text(folder / DONE, json.dumps(done, indent=2))
     trainer.accelerator.wait_for_everyone()
 
 
 def judging_trainer(shop: Workshop, phases: list[PhaseSettings]) -> SpeechTrainer:
-    """A trainer to judge the finished model with: by decoding, whatever the last phase was trained by."""
-    phase = replace(phases[-1], loss="cross_entropy")
+    """A trainer to judge the finished model with: by decoding, whatever the last phase was trained by.
+
+    A bank that was trained under the router's mixtures is judged under them, another one by the language.
+    """
+    phase = phases[-1]
+    if not issubclass(loss_class(phase.loss)[0], CrossEntropy):
+        phase = replace(phase, loss="cross_entropy")
+    # What it finds is in the results; to trackers it would be a run of one point.
+    phase = replace(phase, trainer=replace(phase.trainer, report_to=[]))
     folder = shop.folder / f"phase-{len(phases)}-{phase.name}"
     trainer, _ = build_trainer(shop, phase, len(phases), folder, set_trained_parts(shop.model, phase.train))
     # It has no curves, and those of the phase stay.
@@ -119,11 +145,12 @@ def build_trainer(
     settings = phase.trainer
     kind, options = loss_class(phase.loss)
     objective = kind(shop.model, shop.processor, options, settings.label_smoothing)
-    objective.see_corpus(texts_of(shop.datasets))
+    whole = isinstance(shop.datasets.train, SpeechDataset)
+    objective.see_corpus(texts_of(shop.datasets) if whole else None)
     arguments = training_arguments(
         settings, folder, shop.seed + number, shop.precision, f"{shop.run_name}-{phase.name}",
         kind.predict is not None, shop.on_cpu,
-        settings.workers == 0 and not isinstance(shop.datasets.train, SpeechDataset),
+        settings.workers == 0 and not whole,
     )  # fmt: skip
     groups = parameter_groups(
         objective, parts, settings.learning_rates or {}, settings.learning_rate, settings.weight_decay
@@ -142,7 +169,7 @@ def build_trainer(
     callbacks: list[TrainerCallback] = [EpochTeller([sampler, shop.datasets.train, collator]), clock]
     callbacks += [Pictures(folder / "plots"), examples]
     if settings.patience is not None:
-        callbacks.append(EarlyStoppingCallback(settings.patience, settings.patience_threshold))
+        callbacks.append(Patience(settings.patience, settings.patience_threshold))
     trainer = SpeechTrainer(
         objective,
         arguments,

@@ -30,6 +30,8 @@ def gather_results(
         "adapter": model.config.adapter_config.own_values(),
         "data": data,
         "phases": phases,
+        # The last phase that trained it knows how well it chooses.
+        "router": next((phase["router"] for phase in reversed(phases) if "router" in phase), None),
         "steps": sum(phase["steps"] for phase in phases),
         "minutes": round(sum(phase["minutes"] for phase in phases), 2),
         "metrics": metrics,

@@ -15,7 +15,7 @@ from transformers import set_seed
 from transformers.utils import logging as transformers_logging
 
 from .augmentation.augmentation import build_augmentation
-from .composition import compose, keep_trained_precise, model_config
+from .composition import check_quantization, compose, keep_trained_precise, model_config
 from .data.build import BuiltData, build_datasets
 from .data.datasets import SpeechDataset
 from .feature_cache.cached_training import with_features
@@ -25,6 +25,7 @@ from .precision import Precision, choose_precision
 from .results import RESULTS, gather_results, metrics_by_set, write_results
 from .run_folder import open_run
 from .settings import RunSettings, read_run
+from .trackers import check_trackers
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +36,8 @@ def run_training(config: dict[str, Any], folder: Path) -> Path:
     Run again after an interruption, it goes on from the last checkpoint; after its end, it says so.
     """
     settings = read_run(config)
+    check_quantization(settings.model)
+    check_trackers(name for phase in settings.phases for name in phase.trainer.report_to)
     state = PartialState(cpu=not torch.accelerator.is_available())
     report_aloud(folder, state.is_main_process)
     if state.num_processes == 1 and "MASTER_PORT" in os.environ and "RANK" not in os.environ:
@@ -42,6 +45,11 @@ def run_training(config: dict[str, Any], folder: Path) -> Path:
     config, settings = with_material(config, settings, folder, state)
     on_cpu = state.device.type == "cpu"
     facts = opened(config, settings, folder, state)
+    if facts["processes"] != state.num_processes:
+        logger.warning(
+            "begun on %d processes, going on with %d: batches and their sizes will be others",
+            facts["processes"], state.num_processes,
+        )  # fmt: skip
     if (folder / MODEL / RESULTS).exists():
         logger.info("this run is finished: %s", folder / MODEL)
         return folder / MODEL
@@ -144,7 +152,7 @@ def finish(shop: Workshop, settings: RunSettings, facts: dict, phases: list[dict
                 f"{key} {value:.4f}" for key, value in values.items() if key in ("loss", "wer", "cer")
             )
             logger.info("%s: %s", name, told)
-        logger.info("the model is in %s", folder)
+        logger.info("the model is in %s; training took %s minutes", folder, results["minutes"])
     trainer.accelerator.wait_for_everyone()
     return folder
 

@@ -13,10 +13,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from speechllm.configuration.writing import replacing_files
 from speechllm.modeling.trained_tensors import read_tensors
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 from transformers import Trainer
-from transformers.integrations import TensorBoardCallback
 from transformers.trainer_callback import TrainerState
+
+from .trackers import show_table
 
 LOSS_TENSORS = "loss.safetensors"
 STATE = "trainer_state.json"
@@ -46,6 +47,8 @@ class SpeechTrainer(Trainer):
         return DataLoader(
             self.train_dataset,  # type: ignore[arg-type]
             collate_fn=self.train_collator,
+            # Each opening draws from it, that of a resumed run too, which dropout should not notice.
+            generator=torch.Generator(),
             num_workers=self.args.dataloader_num_workers,
             pin_memory=self.args.dataloader_pin_memory,
             **batches,
@@ -72,23 +75,23 @@ class SpeechTrainer(Trainer):
             means = mean_metrics(metrics, metric_key_prefix, list(sets))
             self.log(means)
             metrics.update(means)
+            # The stock method tells of each set, none of which has the metric that runs are judged by.
+            self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, means)
         return metrics
 
     def _show_texts(self, name: str) -> None:
-        """What was said and what was heard, into a file and, where it runs, into TensorBoard."""
+        """What was said and what was heard, into a file and the trackers."""
         if self.is_world_process_zero() and self.judge.table:
-            table = self.judge.write_table(f"{name}-step-{self.state.global_step}")
-            writer = tensorboard_writer(self)
-            if writer is not None:
-                writer.add_text(name, table, self.state.global_step)
+            self.judge.write_table(f"{name}-step-{self.state.global_step}")
+            show_table(self, name, self.judge.table)
         self.judge.table = []
 
     def _save_checkpoint(self, model, trial) -> None:
         """As the stock method; where it fails, what it left is removed, and the checkpoint before stays."""
         folder = self.folder / f"checkpoint-{self.state.global_step}"
         try:
-            if self.args.ignore_data_skip:
-                write_text(folder / self._stream_file, json.dumps(self.train_dataset.state_dict()))  # type: ignore[union-attr]
+            if isinstance(self.train_dataset, IterableDataset):
+                write_text(folder / self._stream_file, json.dumps(self._stream_place()))
             super()._save_checkpoint(model, trial)
         except (OSError, RuntimeError, SafetensorError) as error:
             if self.args.should_save:
@@ -122,9 +125,31 @@ class SpeechTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None) -> None:
         load_objective(model if model is not None else self.model, resume_from_checkpoint)
-        if self.args.ignore_data_skip:
-            state = json.loads((Path(resume_from_checkpoint) / self._stream_file).read_text())
-            self.train_dataset.load_state_dict(state)  # type: ignore[union-attr]
+        if isinstance(self.train_dataset, IterableDataset):
+            self._find_stream_place(Path(resume_from_checkpoint) / self._stream_file)
+
+    def _stream_place(self) -> dict[str, Any]:
+        """Who reads the stream, and how far this process has come; of worker processes nobody knows that."""
+        readers = {"processes": self.args.world_size, "workers": self.args.dataloader_num_workers}
+        stream: Any = self.train_dataset
+        return {"readers": readers, "state": stream.state_dict() if self.args.ignore_data_skip else None}
+
+    def _find_stream_place(self, path: Path) -> None:
+        """Go on where the stream was; without its state it is read again up to there."""
+        held = json.loads(path.read_text()) if path.exists() else {}
+        readers, own = held.get("readers", {}), self._stream_place()["readers"]
+        if readers != own:
+            told = ", ".join(
+                f"{name} {readers.get(name, 'unknown')}, not {own[name]}"
+                for name in own
+                if readers.get(name) != own[name]
+            )
+            raise ValueError(
+                f"{path.parent} is of a stream that was dealt out to others ({told}): go on with as many"
+            )
+        if held["state"] is not None:
+            stream: Any = self.train_dataset
+            stream.load_state_dict(held["state"])
 
     @property
     def folder(self) -> Path:
@@ -138,13 +163,6 @@ class SpeechTrainer(Trainer):
 
     def _load_best_model(self) -> None:
         load_objective(self.model, self.state.best_model_checkpoint)
-
-
-def tensorboard_writer(trainer: Trainer):
-    """The summary writer of a trainer that reports to TensorBoard, else `None`."""
-    callbacks = trainer.callback_handler.callbacks
-    found = (callback for callback in callbacks if isinstance(callback, TensorBoardCallback))
-    return getattr(next(found, None), "tb_writer", None)
 
 
 def load_objective(objective: Any, folder) -> None:

@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from speechllm.configuration.configuration_strict import suggest
 from speechllm.modeling.lora_layers import is_lora_key
 from torch import nn
@@ -81,12 +80,7 @@ def parameter_groups(
     decay: float,
 ) -> list[dict[str, Any]]:
     """Groups of an optimizer: each part at its rate, matrices with weight decay, the rest without."""
-    unknown = sorted(set(rates) - set(parts) - {LOSS_PART})
-    if unknown:
-        raise ValueError(
-            f"learning_rates names {unknown[0]!r}, which this phase does not train; "
-            f"it trains {', '.join([*parts, LOSS_PART])}"
-        )
+    check_rates(rates, parts)
     part_of = {f"model.{name}": part for part, names in parts.items() for name in names}
     groups: dict[tuple[str, bool], list] = {}
     for name, parameter in objective.named_parameters():
@@ -105,6 +99,16 @@ def parameter_groups(
     ]
 
 
+def check_rates(rates: Mapping[str, float], parts: Mapping[str, list[str]]) -> None:
+    """Raise `ValueError` for the rate of a part that is not trained."""
+    unknown = sorted(set(rates) - set(parts) - {LOSS_PART})
+    if unknown:
+        raise ValueError(
+            f"learning_rates names {unknown[0]!r}, which this phase does not train; "
+            f"it trains {', '.join([*parts, LOSS_PART])}"
+        )
+
+
 def trained_counts(model, parts: Mapping[str, list[str]]) -> dict[str, int]:
     """Numbers of trained parameters, part by part."""
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
@@ -115,8 +119,3 @@ def _exists(model, part: str) -> bool:
     pattern, of_lora = part_pattern(part), part == "lora"
     names = (name for name, _ in model.named_parameters())
     return any(pattern.match(name) and is_lora_key(name) == of_lora for name in names)
-
-
-def model_dtype(name: str) -> torch.dtype:
-    """ "bfloat16" -> `torch.bfloat16`."""
-    return getattr(torch, name)

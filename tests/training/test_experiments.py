@@ -2,10 +2,12 @@
 
 import re
 import shlex
+from pathlib import Path
 
 import pytest
 import yaml
 from speechllm.training.entry import CONFIGURATION
+from speechllm.training.losses.loss_table import LOSSES
 from speechllm.training.settings import read_run
 from training_runs import SHORT, composed, data_overrides, run_training
 
@@ -78,6 +80,26 @@ def test_an_experiment_takes_two_steps_in_every_phase_on_tiny_bases(name, bases,
     results = yaml.safe_load((folder / "results.json").read_text())
     assert [phase["steps"] for phase in results["phases"]] == [2] * phases
     assert {"wer", "cer", "loss", "repetition_rate", "empty_rate"} <= set(results["metrics"]["test"])
+
+
+def test_the_page_on_training_names_every_experiment_and_none_that_is_not():
+    page = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
+    rows = page.partition("\n## Experiments\n")[2].splitlines()
+    named = [
+        name for row in rows if row.startswith("| `") for name in re.findall(r"`(\w+)`", row.split("|")[1])
+    ]
+    assert sorted(named) == sorted(EXPERIMENTS)
+
+
+def test_the_page_on_training_names_every_loss_and_every_group():
+    page = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
+    assert set(
+        re.findall(r"^\| `(\w+)` \|", page.partition("\n## Phases\n")[2].partition("\n## ")[0], re.M)
+    ) == set(LOSSES)
+    groups = page.partition("\n## What a run is composed of\n")[2].partition("\n## ")[0]
+    assert set(re.findall(r"^\| `(\w+)` \|", groups, re.M)) == {
+        p.name for p in CONFIGURATION.iterdir() if p.is_dir()
+    }
 
 
 def test_every_adapter_and_every_system_has_an_experiment():

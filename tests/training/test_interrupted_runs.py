@@ -77,6 +77,10 @@ def test_killed_in_every_phase_it_ends_with_the_same_bits(whole, bases, tmp_path
     assert set(resumed) == set(whole[0])
     for name, tensor in whole[0].items():
         assert torch.equal(resumed[name], tensor), name
+    for phase in ("phase-1-align", "phase-2-write"):
+        # The finished model is that of the best step, which may come before the kill.
+        ends = [load_file(root / phase / "checkpoint-8" / "model.safetensors") for root in (folder, whole[1])]
+        assert all(torch.equal(ends[0][name], tensor) for name, tensor in ends[1].items()), phase
     losses = [
         [entry["loss"] for entry in json.loads(path.read_text())["log_history"] if "loss" in entry]
         for root in (folder, whole[1])

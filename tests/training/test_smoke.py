@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -27,15 +28,25 @@ WAYS = {
 }
 
 
+def seconds_of_children() -> float:
+    """Of all cores together, of processes that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 @pytest.mark.slow
 def test_smoke_learns_and_its_checkpoint_transcribes(tmp_path):
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home")}
     environment.pop("SPEECHLLM_BASES", None)
     words = [sys.executable, *WAYS["accelerate"], "+experiment=smoke"]
+    before = seconds_of_children()
     done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
+    # A minute on two cores, and as much again for slower ones; what other processes take does not count.
+    assert seconds_of_children() - before < 2 * 2 * 60
     run = tmp_path / "outputs" / "smoke"
     phases = json.loads((run / "results.json").read_text())["phases"]
+    assert "training took" in (run / "train.log").read_text()
     assert phases[0]["best_metric"]["wer"] < 0.8 and phases[1]["best_metric"]["wer"] < 0.6
     asr = pipeline("automatic-speech-recognition", model=str(run / "model"), trust_remote_code=True)
     heard = asr(said_in_tones(["do", "sol"], np.random.default_rng(0)))["text"]

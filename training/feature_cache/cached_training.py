@@ -8,6 +8,8 @@ from pathlib import Path
 
 from ..data.build import BuiltData
 from ..data.datasets import SpeechDataset
+from ..losses.loss_table import loss_class
+from ..routing.mixture_recipe import Mixture
 from ..settings import PhaseSettings
 from ..trained_parts import set_trained_parts
 from .cached_dataset import CachedFeatures
@@ -25,7 +27,7 @@ def with_features(
         set_trained_parts(model, phase.train)
         try:
             refuse_uncacheable(model)
-            if phase.loss == "mixture":
+            if loss_class(phase.loss)[0] is Mixture:
                 raise ValueError(
                     "loss mixture asks the router, which reads layers that no feature cache holds"
                 )

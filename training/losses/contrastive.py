@@ -18,6 +18,8 @@ LOWEST_TEMPERATURE = 0.01
 class Contrastive(Objective):
     """Cosine similarities over a learned temperature; every other text of the batch is a wrong answer."""
 
+    aligns_bridge = True
+
     @dataclass(frozen=True)
     class Options:
         """`temperature`: where the learned one begins. `symmetric`: texts also look for their clips."""

@@ -21,6 +21,8 @@ class Objective(nn.Module):
     # The trainer passes `num_items_in_batch`: target tokens of all micro-batches and processes of a step.
     accepts_loss_kwargs = True
     Options: ClassVar[type]
+    # Whether it aligns an adapter's output with the embeddings of a language model.
+    aligns_bridge: ClassVar[bool] = False
     # Ids of what is heard, `predict(batch, **generation) -> [B, N]`; without it evaluations count no errors.
     predict: ClassVar[Callable[..., Tensor] | None] = None
 
@@ -30,12 +32,17 @@ class Objective(nn.Module):
         self.processor = processor
         self.label_smoothing = label_smoothing
         kind = type(self)
+        if kind.aligns_bridge and getattr(model.config, "is_encoder_decoder", False):
+            raise ValueError(
+                f"loss {kind.__name__} aligns a bridge with a language model's embeddings; adapter "
+                f"{model.config.adapter_config.model_type!r} has none: use cross_entropy"
+            )
         names = [item.name for item in dataclasses.fields(kind.Options)]
         refuse_unknown(f"loss {kind.__name__}", options, names)
         self.options = kind.Options(**options)
 
-    def see_corpus(self, texts: Iterable[str]) -> None:
-        """Look at the texts that will be trained and judged on, before the first step."""
+    def see_corpus(self, texts: Iterable[str] | None) -> None:
+        """Look at the texts that will be trained and judged on, before the first step; `None`: unknown."""
 
     def own_state(self) -> dict[str, Tensor]:
         """The loss's own parameters and buffers."""
@@ -47,11 +54,6 @@ class Objective(nn.Module):
 
     def bridge_speech(self, batch: dict[str, Tensor]):
         """`(speech tokens of all rows, one after the other [sum, H]; their counts [B]; auxiliary loss)`."""
-        if getattr(self.model.config, "is_encoder_decoder", False):
-            raise ValueError(
-                f"loss {type(self).__name__} aligns a bridge with a language model's embeddings; adapter "
-                f"{self.model.config.adapter_config.model_type!r} has none: use cross_entropy"
-            )
         names = ("input_features", "input_features_mask", "encoder_states", "feature_lengths")
         speech = self.model.model.encode_speech(*(batch.get(name) for name in names))
         return speech.pooler_output.float(), speech.lengths, speech.auxiliary_loss

@@ -22,8 +22,7 @@ def mixture_weights(
     `through_router`: the loss trains the router as well. Otherwise it decides without dropout, as in use.
     """
     body = model.speech_model
-    if body.router is None:
-        raise ValueError("this model has no router, whose mixtures are to be trained: train a router first")
+    refuse_without_router(model)
     lengths = body.checked_lengths(input_features, input_features_mask)
     training, wanted = body.router.training, through_router and torch.is_grad_enabled()
     body.router.train(training and wanted)
@@ -39,6 +38,12 @@ def mixture_weights(
     return weights
 
 
+def refuse_without_router(model) -> None:
+    """Raise `ValueError` for a model whose mixtures nobody makes."""
+    if model.speech_model.router is None:
+        raise ValueError("this model has no router, whose mixtures are to be trained: train a router first")
+
+
 class Mixture(CrossEntropy):
     """Cross-entropy of the text under the router's mixture of the bank, instead of each clip's own adapter.
 
@@ -46,7 +51,7 @@ class Mixture(CrossEntropy):
     """
 
     @dataclass(frozen=True)
-    class Options:
+    class Options(CrossEntropy.Options):
         """`strategy`: how the router's probabilities become rows of weights."""
 
         strategy: str = "soft"
@@ -54,14 +59,14 @@ class Mixture(CrossEntropy):
     def __init__(self, model, processor, options: dict[str, Any], label_smoothing: float = 0.0):
         super().__init__(model, processor, options, label_smoothing)
         self.strategy: str = self.options.strategy
+        refuse_without_router(model)
         known = [name for name in STRATEGIES if name != BASE]
         if self.strategy not in known:
             raise ValueError(f"no strategy {self.strategy!r} of mixtures; there are {', '.join(known)}")
 
     def forward(self, labels, num_items_in_batch=None, routing_weights=None, **batch) -> dict[str, Tensor]:
         """`{"loss"}`; the adapters that `routing_weights` name are passed over."""
-        router = self.model.speech_model.router
-        trained = router is not None and any(p.requires_grad for p in router.parameters())
+        trained = any(p.requires_grad for p in self.model.speech_model.router.parameters())
         weights = mixture_weights(
             self.model, batch["input_features"], batch.get("input_features_mask"), self.strategy, trained
         )
