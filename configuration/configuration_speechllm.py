@@ -42,7 +42,8 @@ class SpeechLLMConfig(StrictConfig):
     who chooses among them for each clip.
     `prompt_ids` is the default prompt, tokenized, with -1 where the speech goes; `end_token_id` ends what
     the model is trained to write. A clip may become `tokens_per_second` times its duration plus
-    `extra_tokens` tokens.
+    `extra_tokens` tokens. The pipeline cuts audio longer than `chunk_length_s` at its quietest points: a
+    bridge that was trained on clips of some seconds loses its place in longer ones.
     """
 
     model_type = "speech_llm"
@@ -76,6 +77,8 @@ class SpeechLLMConfig(StrictConfig):
     # Thai through a tokenizer made for English comes to 27.
     tokens_per_second: float | int = 30.0
     extra_tokens: int = 16
+    # None: 30 seconds, or what the encoder takes.
+    chunk_length_s: float | int | None = None
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs):
@@ -125,6 +128,10 @@ class SpeechLLMConfig(StrictConfig):
             raise ValueError("tokens_per_second and extra_tokens must be at least 0")
         if self.tokens_per_second + self.extra_tokens == 0:
             raise ValueError("tokens_per_second and extra_tokens are both 0: no clip could become any text")
+
+    def validate_chunk_length_s(self):
+        if self.chunk_length_s is not None and self.chunk_length_s <= 0:
+            raise ValueError(f"chunk_length_s must be more than 0, or None, not {self.chunk_length_s!r}")
 
     def validate_prompt_ids(self):
         if self.prompt_ids is not None and self.prompt_ids.count(-1) != 1:

@@ -130,7 +130,8 @@ def later(segment, result: dict, name: str) -> list[dict]:
 def read_sound(pipeline, path: str, window_seconds: float, most_seconds: float) -> Sound:
     """All of a file, cut into windows; one that lasts too long is a `ValueError`."""
     segments: list = []
-    for segment in pipeline.preprocess(path, TranscriptionOptions(chunk_length_s=window_seconds)):
+    longest = min(window_seconds, pipeline.model.config.chunk_length_s or window_seconds)
+    for segment in pipeline.preprocess(path, TranscriptionOptions(chunk_length_s=longest)):
         if segment.end > most_seconds:
             raise ValueError(
                 f"{Path(path).name} lasts more than {most_seconds / 60:g} min, the most this page takes; "

@@ -143,7 +143,7 @@ class SpeechLLMPipeline(AutomaticSpeechRecognitionPipeline):
         longest = inputs / spec.inputs_per_second if inputs else math.inf
         length = options.chunk_length_s
         if length is None:
-            length = min(DEFAULT_CHUNK_SECONDS, longest)
+            length = min(self.model.config.chunk_length_s or DEFAULT_CHUNK_SECONDS, longest)
         if not (isinstance(length, (int, float)) and 0 < length <= longest and length < math.inf):
             bound = f"more than 0 and at most {longest:g}" if inputs else "more than 0"
             raise ValueError(f"chunk_length_s must be {bound} for this encoder, not {length!r}")

@@ -30,6 +30,7 @@ FULL = {
         ({"extra_tokens": 1.5}, "extra_tokens.*expected int"),
         ({"extra_tokens": 0, "tokens_per_second": 0}, "no clip could become any text"),
         ({"extra_tokens": -1}, "at least 0"),
+        ({"chunk_length_s": 0}, "more than 0, or None, not 0"),
         ({"encoder_id": "tiny/whisper"}, "named together or not at all"),
         ({"decoder_id": "tiny/llama"}, "named together or not at all"),
         ({"bases_included": True}, "without encoder_id"),

@@ -129,6 +129,17 @@ def test_encoders_without_positions_take_any_chunk_length(compose, clips):
         own(clips[0], chunk_length_s=float("inf"))
 
 
+def test_checkpoint_says_how_long_its_chunks_are_and_the_caller_comes_first(compose, clips):
+    own = SpeechLLMPipeline(*compose("whisper", "llama", "mlp", chunk_length_s=2), device="cpu")
+    sound = np.tile(clips[5], 3)
+    seconds = len(sound) / RATE
+    assert seconds > 4
+    chunks = own(sound, return_timestamps=True, max_new_tokens=2)["chunks"]
+    assert len(chunks) >= seconds / 2
+    whole = own(sound, return_timestamps=True, max_new_tokens=2, chunk_length_s=30)["chunks"]
+    assert [one["timestamp"] for one in whole] == [(0.0, round(seconds, 3))]
+
+
 def test_silence_is_left_out_and_reported(asr, clips, texts):
     quiet = np.zeros(2 * RATE, np.float32)
     assert asr(quiet) == {"text": "", "guarded": [{"timestamp": (0.0, 2.0), "reason": "silence"}]}
