@@ -2,8 +2,8 @@
 
 python benchmarks/held_out.py corpus/debian corpus/synthetic-flite corpus/synthetic-piper
 
-Takes folders in which manifests are called train.jsonl, validation.jsonl and test.jsonl, however deep. Sentences
-are compared without case, punctuation and spaces. Exits with 1 where a sentence is shared.
+Takes folders in which manifests are called train.jsonl, validation.jsonl and test.jsonl, however deep.
+Sentences are compared without case and punctuation. Exits with 1 where a sentence is shared.
 """
 
 import argparse

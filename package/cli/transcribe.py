@@ -58,7 +58,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--output", metavar="PATH", help="folder: a file per input; file: what would be printed")
     add("--confidence", action="store_true", help="a column before the text: how sure the model is, 0 to 1")
     add("--words", action="store_true", help="times of words instead of segments, in json, srt and vtt")
-    add("--chunk-seconds", type=positive_float, metavar="S", help="cut longer audio, at pauses; default: as the checkpoint has it, else 30")
+    add(
+        "--chunk-seconds",
+        type=positive_float,
+        metavar="S",
+        help="cut longer audio, at pauses; default: as the checkpoint has it, else 30",
+    )
     add("--batch-size", type=positive_int, metavar="N", help="chunks computed at once; default: 8")
     add("--device", default="auto", help="cpu, cuda, cuda:1, mps; auto (default): an accelerator, if any")
     add("--dtype", default="auto", help="float32, bfloat16, float16; auto (default): what is fastest here")
