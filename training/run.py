@@ -23,7 +23,7 @@ from .material import make_material
 from .phases import MODEL, Workshop, judging_trainer, run_phases
 from .precision import Precision, choose_precision
 from .results import RESULTS, gather_results, metrics_by_set, write_results
-from .run_folder import open_run
+from .run_folder import is_finished, open_run
 from .settings import RunSettings, read_run
 from .trackers import check_trackers
 
@@ -50,7 +50,7 @@ def run_training(config: dict[str, Any], folder: Path) -> Path:
             "begun on %d processes, going on with %d: batches and their sizes will be others",
             facts["processes"], state.num_processes,
         )  # fmt: skip
-    if (folder / MODEL / RESULTS).exists():
+    if is_finished(folder / MODEL / RESULTS, len(settings.phases)):
         logger.info("this run is finished: %s", folder / MODEL)
         return folder / MODEL
     precision = Precision(**facts["precision"])

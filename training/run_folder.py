@@ -27,7 +27,8 @@ FREE_KEYS = (("output_dir",), ("overwrite",), ("trainer", "workers"), ("trainer"
 def open_run(folder: Path, config: dict[str, Any], facts: dict[str, Any], overwrite: bool) -> dict[str, Any]:
     """Begin a run in `folder`, or go on with the one that is there; its facts.
 
-    Another run's folder is refused, by the first key that differs; `overwrite` deletes what is there.
+    Another run's folder is refused, by the first key that differs; `overwrite` deletes what is there. Further
+    phases behind those that are there make no other run of it.
     """
     stored = folder / CONFIG
     held = sorted(path for path in folder.glob("*") if path.name not in MADE_BEFORE)
@@ -46,6 +47,9 @@ def open_run(folder: Path, config: dict[str, Any], facts: dict[str, Any], overwr
         write_text(stored, OmegaConf.to_yaml(OmegaConf.create(config)))
         return facts
     there: Any = OmegaConf.to_container(OmegaConf.load(stored))
+    if further_phases(there, config):
+        there["phases"] = config["phases"]
+        write_text(stored, OmegaConf.to_yaml(OmegaConf.create(there)))
     different = difference(without_free_keys(there), without_free_keys(config))
     if different:
         key, held_value, asked = different
@@ -91,6 +95,18 @@ def _git(folder: Path, *words: str) -> str:
     return subprocess.run(
         ["git", *words], cwd=folder, capture_output=True, text=True, check=True, timeout=10
     ).stdout.strip()
+
+
+def further_phases(there: dict[str, Any], asked: dict[str, Any]) -> list:
+    """The phases by which `asked` goes on behind those of the run that is there; none where it does not."""
+    known, wanted = there.get("phases") or [], asked.get("phases") or []
+    same = difference(*(without_free_keys({**config, "phases": known}) for config in (there, asked))) is None
+    return wanted[len(known) :] if same and wanted[: len(known)] == known else []
+
+
+def is_finished(results: Path, phases: int) -> bool:
+    """Whether the run that wrote these results went through so many phases."""
+    return results.exists() and len(json.loads(results.read_text())["phases"]) == phases
 
 
 def without_free_keys(config: dict[str, Any]) -> dict[str, Any]:

@@ -85,6 +85,23 @@ def test_a_finished_run_is_not_trained_again(run, bases):
     assert (run[0] / "results.json").stat().st_mtime_ns == before
 
 
+def test_a_finished_run_goes_on_with_further_phases_as_if_it_had_had_them(run, bases, tmp_path):
+    ours, rate = tmp_path / "run", "trainer.learning_rate=0.01"
+    first = "phases=[{name: align, loss: contrastive, train: [adapter]}]"
+    alone = load_file(tiny_run(ours, bases, first, LORA, rate) / "model.safetensors")
+    began = json.loads((ours / "run.json").read_text())["began"]
+    both = tiny_run(ours, bases, TWO_PHASES, LORA, rate)
+    wanted, found = (load_file(folder / "model.safetensors") for folder in (run[0], both))
+    assert wanted.keys() == found.keys() and all(torch.equal(wanted[key], found[key]) for key in wanted)
+    assert any(not torch.equal(alone[key], found[key]) for key in alone)
+    results = json.loads((both / "results.json").read_text())
+    assert [phase["name"] for phase in results["phases"]] == ["align", "write"]
+    assert json.loads((ours / "run.json").read_text())["began"] == began
+    # Its first phase is settled: another one is another run.
+    with pytest.raises(ValueError, match="holds a run with phases"):
+        tiny_run(ours, bases, TWO_PHASES.replace("contrastive", "ctc"), LORA, rate)
+
+
 def test_another_run_in_the_same_folder_is_refused_by_the_key_that_differs(run, bases):
     with pytest.raises(
         ValueError, match=r"holds a run with trainer.learning_rate=0.01, not 0.02: name another"
