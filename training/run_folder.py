@@ -100,8 +100,9 @@ def _git(folder: Path, *words: str) -> str:
 def further_phases(there: dict[str, Any], asked: dict[str, Any]) -> list:
     """The phases by which `asked` goes on behind those of the run that is there; none where it does not."""
     known, wanted = there.get("phases") or [], asked.get("phases") or []
-    same = difference(*(without_free_keys({**config, "phases": known}) for config in (there, asked))) is None
-    return wanted[len(known) :] if same and wanted[: len(known)] == known else []
+    one, other = (without_free_keys({**config, "phases": known}) for config in (there, asked))
+    goes_on = difference(one, other) is None and wanted[: len(known)] == known
+    return wanted[len(known) :] if goes_on else []
 
 
 def is_finished(results: Path, phases: int) -> bool:

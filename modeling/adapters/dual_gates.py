@@ -5,7 +5,7 @@ With `a` the weight of the primary, what is added to the residual stream is
 `a * primary + (1 - a) * secondary`. docs/dual-attention.md says why there is a gain.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -56,7 +56,7 @@ class TokenGate(nn.Module):
             gain = 1 + self.largest_gain * torch.tanh(said[..., self.weights :])
         return GateValues(torch.sigmoid(logit), torch.sigmoid(-logit), gain)
 
-    def read_primary(self, attention, read) -> tuple[Tensor, Any]:
+    def read_primary(self, attention, read) -> tuple[Tensor, Tensor | None]:
         """What the primary reads, by calling `read`; its heads only where the fusion wants them."""
         return read(), None
 
@@ -90,11 +90,11 @@ class HeadGate(TokenGate):
     def weights_of(text_config) -> int:
         return text_config.decoder_attention_heads
 
-    def read_primary(self, attention, read) -> tuple[Tensor, Any]:
+    def read_primary(self, attention, read) -> tuple[Tensor, Tensor | None]:
         heads: list[Tensor] = []
         tap = attention.out_proj.register_forward_pre_hook(lambda module, inputs: heads.append(inputs[0]))
         try:
-            return read(), heads
+            return read(), heads[0]
         finally:
             tap.remove()
 
@@ -109,7 +109,7 @@ class HeadGate(TokenGate):
         share = gate.secondary.repeat_interleave(size, dim=-1)
         louder = (gate.secondary * gate.gain).repeat_interleave(size, dim=-1)
         read = attention.read_proj((louder * heads).to(heads.dtype))
-        held_back = layer.encoder_attn.out_proj((share * primary_heads[0]).to(primary.dtype))
+        held_back = layer.encoder_attn.out_proj((share * primary_heads).to(primary.dtype))
         difference = nn.functional.dropout(read - held_back, p=layer.dropout, training=layer.training)
         return primary + difference
 

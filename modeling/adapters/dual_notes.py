@@ -43,18 +43,29 @@ class DualNotes:
 
 
 @torch.no_grad()
-def attention_map(attention, normed: Tensor, encoder_states: Tensor, mask, cache) -> Tensor:
+def attention_map(attention, normed: Tensor, keys: Tensor, mask) -> Tensor:
     """`[B, heads, L, T]` of a cross-attention that has just run: fast kernels do not give their weights."""
-    shape = (len(normed), -1, attention.num_heads, attention.head_dim)
-    queries = (attention.q_proj(normed) * attention.scaling).view(shape).transpose(1, 2)
+    queries = by_head(attention, attention.q_proj(normed) * attention.scaling)
+    return hide(queries.float() @ keys.float().transpose(2, 3), mask).softmax(dim=-1)
+
+
+def speech_keys(attention, encoder_states: Tensor, cache) -> Tensor:
+    """Keys `[B, heads, T, D]` of the speech that a stock cross-attention has just read."""
     if cache is None:
-        keys = attention.k_proj(encoder_states.to(normed.dtype)).view(shape).transpose(1, 2)
-    else:
-        keys = cache.cross_attention_cache.layers[attention.layer_idx].keys
-    scores = queries.float() @ keys.float().transpose(2, 3)
-    if mask is not None and mask.dim() == 2:
+        return by_head(attention, attention.k_proj(encoder_states))
+    return cache.cross_attention_cache.layers[attention.layer_idx].keys
+
+
+def by_head(attention, states: Tensor) -> Tensor:
+    """`[B, T, H]` -> `[B, heads, T, D]`."""
+    return states.unflatten(-1, (attention.num_heads, attention.head_dim)).transpose(1, 2)
+
+
+def hide(scores: Tensor, mask: Tensor | None) -> Tensor:
+    """Scores `[B, heads, L, T]`, in place, without the frames that an encoder's mask of any kind hides."""
+    if mask is None:
+        return scores
+    if mask.dim() == 2:
         mask = mask[:, None, None, :].bool()
-    if mask is not None:
-        hidden = ~mask if mask.dtype == torch.bool else mask < -1
-        scores = scores.masked_fill(hidden, torch.finfo(scores.dtype).min)
-    return scores.softmax(dim=-1)
+    hidden = ~mask if mask.dtype == torch.bool else mask < -1
+    return scores.masked_fill_(hidden, torch.finfo(scores.dtype).min)

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from moved_parameters import move
 from speechllm import SpeechLLMForConditionalGeneration
 from speechllm.configuration.configuration_adapters import adapter_config
 from speechllm.modeling.adapters.adapter_dual_attention import DualAttentionAdapter
@@ -52,10 +53,7 @@ SHORT = {"encoder_padding": "longest"}  # A twentieth of the frames, and a mask.
 def trained(compose_whisper, **fields):
     """A model whose branches have gone apart."""
     model, _ = compose_whisper("dual_attention", **{**SHORT, **fields})
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in model.model.adapter.parameters():
-            parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
+    move(model.model.adapter.parameters(), 0.3)
     return model
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from moved_parameters import move
 from speechllm import SpeechLLMConfig, SpeechLLMForConditionalGeneration
 from speechllm.modeling.decoders.family_table import decoder_family
 from transformers import WhisperConfig, WhisperForConditionalGeneration
@@ -67,10 +68,7 @@ def test_untrained_it_is_the_base_bit_for_bit_in_every_size(size, tmp_path):
 def parted(compose_whisper, **fields):
     """A model whose branches have gone apart."""
     model, processor = compose_whisper(**fields)
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in model.model.adapter.parameters():
-            parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
+    move(model.model.adapter.parameters(), 0.3)
     return model, processor
 
 
