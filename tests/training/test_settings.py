@@ -1,5 +1,6 @@
 """Every key is known, documented and of its type; what is wrong is told in one line."""
 
+import logging
 import re
 from dataclasses import fields
 
@@ -86,3 +87,10 @@ def test_cfg_job_shows_every_group(capfd):
     assert main(["+experiment=smoke", "--cfg", "job"]) == 0
     shown = yaml.safe_load(capfd.readouterr().out)
     assert {"model", "adapter", "data", "augmentation", "phases", "trainer", "seed"} <= set(shown)
+
+
+def test_the_command_silences_no_logger_of_the_process(tmp_path, capsys):
+    somebody = logging.getLogger("somebody.else")
+    assert main(["data.train=nowhere.jsonl", f"output_dir={tmp_path / 'run'}"]) == 1
+    assert "nowhere.jsonl" in capsys.readouterr().err
+    assert not somebody.disabled and not logging.getLogger("speechllm.training.run").disabled
