@@ -225,3 +225,14 @@ def test_speed_changes_length_and_pitch():
     faster = build_augmentation({"speed": {**ALWAYS, "factors": [1.1]}}, 1)(tone, RATE, 0, 0)
     assert len(faster) == math.ceil(RATE / 1.1)
     assert np.abs(np.fft.rfft(faster)).argmax() * RATE / len(faster) == pytest.approx(550, abs=2)
+
+
+def test_speed_makes_no_clip_longer_than_an_encoder_hears():
+    slower = build_augmentation({"speed": {**ALWAYS, "factors": [0.9], "max_seconds": 2}}, 1)
+    longest_slowed = int(1.8 * RATE)
+    for samples, expected in [(longest_slowed, 2 * RATE), (longest_slowed + 1, longest_slowed + 1)]:
+        assert len(slower(np.full(samples, 0.1, np.float32), RATE, 0, 0)) == expected
+    # A clip of 28 s under the recipes' own fields, which would last 31 s and end a run of Whisper.
+    long = np.zeros(28 * RATE, np.float32)
+    speed = build_augmentation({"speed": ALWAYS}, 1)
+    assert {len(speed(long, RATE, index, 0)) <= 30 * RATE for index in range(8)} == {True}

@@ -11,7 +11,7 @@ import numpy as np
 import soundfile
 from speechllm.processing.audio_resampling import resample
 
-from .effect_fields import Range, between, chosen_from, one_of
+from .effect_fields import Range, between, chosen_from, number, one_of
 from .fourier import band_limited
 from .scene import Corpus, Effect, Scene, uniform
 
@@ -25,9 +25,13 @@ class Speed(Effect):
 
     # Few, as each has a filter of its own: these are Kaldi's.
     factors: tuple[float, ...] = one_of((0.9, 1.1), 0.5, 2.0)
+    # A clip that would become longer keeps its speed: Whisper hears no more at once.
+    max_seconds: float = number(1.0, 3600.0, 30.0)
 
     def apply(self, scene: Scene, draw: np.random.Generator) -> Scene:
         factor = self.factors[int(draw.integers(len(self.factors)))]
+        if factor < 1 and len(scene.waveform) > factor * self.max_seconds * scene.sampling_rate:
+            return scene
         ratio = Fraction(factor).limit_denominator(100)
         return scene.filtered(lambda waveform: resample(waveform, ratio.numerator, ratio.denominator))
 
