@@ -286,6 +286,7 @@ class SpeechSteps:
             past_key_values=self.cache,
             use_cache=True,
             logits_to_keep=1,
+            token_steps=True,
         )
         self.cache = outputs.past_key_values
         return outputs.logits[:, -1].float()

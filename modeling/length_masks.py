@@ -1,4 +1,4 @@
-"""Lengths to masks: which positions of a right-padded batch are real."""
+"""Lengths to masks: which positions of a right-padded batch are real; and scores without the others."""
 
 import torch
 
@@ -21,3 +21,13 @@ def input_lengths(config, input_features: torch.Tensor, mask: torch.Tensor | Non
         return mask.sum(-1).long()
     size = input_features.shape[encoder_spec(config.audio_config).time_axis]
     return torch.full((len(input_features),), size, device=input_features.device)
+
+
+def hide(scores: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    """Scores `[B, heads, L, T]`, in place, without the frames that an encoder's mask of any kind hides."""
+    if mask is None:
+        return scores
+    if mask.dim() == 2:
+        mask = mask[:, None, None, :].bool()
+    hidden = ~mask if mask.dtype == torch.bool else mask < -1
+    return scores.masked_fill_(hidden, torch.finfo(scores.dtype).min)

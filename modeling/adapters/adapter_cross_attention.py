@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...configuration.configuration_adapters import AdapterConfig
+from ..token_steps import attend
 
 
 class DecoderAdapter(nn.Module):
@@ -31,13 +32,8 @@ class DecoderAdapter(nn.Module):
 
     def primary(self, layer, states: Tensor, encoder_states, encoder_mask, cache, **kwargs) -> Tensor:
         """What the stock cross-attention reads, `[B, L, H]`."""
-        read, _ = layer.encoder_attn(
-            layer.encoder_attn_layer_norm(states),
-            key_value_states=encoder_states,
-            attention_mask=encoder_mask,
-            past_key_values=cache,
-            **kwargs,
-        )
+        asked = layer.encoder_attn_layer_norm(states)
+        read = attend(layer.encoder_attn, asked, encoder_states, cache, encoder_mask, **kwargs)
         return F.dropout(read, p=layer.dropout, training=layer.training)
 
     @property

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...configuration.configuration_adapters import DualAttentionAdapterConfig
+from ..token_steps import is_watched
 from .adapter_cross_attention import DecoderAdapter
 from .dual_gates import GATES
 from .dual_low_rank import LowRankSecondaryAttention
@@ -155,8 +156,3 @@ class DualAttentionAdapter(DecoderAdapter):
         pooled = zip(heads, notes.pooled(batch.get("labels")), strict=True)
         said = torch.stack([head(read.to(head.weight.dtype)) for head, read in pooled]).mean(dim=0)
         return self.config.noise_loss_weight * F.mse_loss(said, wanted.to(said))
-
-
-def is_watched(attention: nn.Module) -> bool:
-    """Whether something waits for its calls, such as attention weights that were asked for."""
-    return bool(attention._forward_hooks or attention._forward_pre_hooks)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.whisper.modeling_whisper import eager_attention_forward
 
-from .dual_notes import hide
+from ..length_masks import hide
 from .dual_secondary import SecondaryAttention, make_room
 
 # Of the low-rank differences' way down; the way up starts at zero.

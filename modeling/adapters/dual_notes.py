@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from ..length_masks import hide
+
 
 class DualNotes:
     """Tensors by name and layer, one entry a call: decoding makes a call for every token.
@@ -59,13 +61,3 @@ def speech_keys(attention, encoder_states: Tensor, cache) -> Tensor:
 def by_head(attention, states: Tensor) -> Tensor:
     """`[B, T, H]` -> `[B, heads, T, D]`."""
     return states.unflatten(-1, (attention.num_heads, attention.head_dim)).transpose(1, 2)
-
-
-def hide(scores: Tensor, mask: Tensor | None) -> Tensor:
-    """Scores `[B, heads, L, T]`, in place, without the frames that an encoder's mask of any kind hides."""
-    if mask is None:
-        return scores
-    if mask.dim() == 2:
-        mask = mask[:, None, None, :].bool()
-    hidden = ~mask if mask.dtype == torch.bool else mask < -1
-    return scores.masked_fill_(hidden, torch.finfo(scores.dtype).min)

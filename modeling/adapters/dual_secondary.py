@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from transformers.models.whisper.modeling_whisper import WhisperAttention
 
+from ..token_steps import attend
 from .dual_notes import speech_keys
 
 
@@ -37,14 +38,7 @@ class SecondaryAttention(WhisperAttention):
         if cache is None or not cache.is_updated.get(self.slot):
             # Only then: to widen a base's half precision for every token is to copy all frames.
             encoder_states = encoder_states.to(normed.dtype)
-        heads, _ = self(
-            normed,
-            key_value_states=encoder_states,
-            past_key_values=cache,
-            attention_mask=encoder_mask,
-            **kwargs,
-        )
-        return heads
+        return attend(self, normed, encoder_states, cache, encoder_mask, **kwargs)
 
     def keys(self, encoder_states: Tensor, cache) -> Tensor:
         """Keys of the speech, which it has just read: `[B, heads, T, D]`."""

@@ -21,6 +21,7 @@ from transformers.utils.output_capturing import capture_outputs
 from ..encoders.encoder_whisper import SpeechWhisperEncoder
 from ..greedy_rows import SpeechSteps
 from ..plain_loading import load_plainly
+from ..token_steps import attend, vocabulary_scores
 
 
 class SpeechWhisperDecoderLayer(WhisperDecoderLayer):
@@ -32,9 +33,7 @@ class SpeechWhisperDecoderLayer(WhisperDecoderLayer):
         """Residual stream `[B, L, H]` in and out; `adapter.attend` is the block between."""
         residual = hidden_states
         hidden_states = self.self_attn_layer_norm(hidden_states)
-        hidden_states, _ = self.self_attn(
-            hidden_states, past_key_values=cache, attention_mask=attention_mask, **kwargs
-        )
+        hidden_states = attend(self.self_attn, hidden_states, cache=cache, mask=attention_mask, **kwargs)
         hidden_states = residual + self._dropped(hidden_states, self.dropout)
         hidden_states = adapter.attend(
             index, self, hidden_states, encoder_states, encoder_mask, cache, **kwargs
@@ -174,9 +173,13 @@ class SpeechWhisper(WhisperForConditionalGeneration):
         decoder_position_ids=None,
         use_cache=None,
         logits_to_keep=0,
+        token_steps=False,
         **kwargs,
     ) -> Seq2SeqLMOutput:
-        """As the stock method without labels; logits `[B, L, V]`, or of the last `logits_to_keep`."""
+        """As the stock method without labels; logits `[B, L, V]`, or of the last `logits_to_keep`.
+
+        `token_steps` allows kernels for single tokens, which round otherwise than the stock ones.
+        """
         outputs = self.model(
             input_features,
             decoder_input_ids=decoder_input_ids,
@@ -187,12 +190,14 @@ class SpeechWhisper(WhisperForConditionalGeneration):
             decoder_inputs_embeds=decoder_inputs_embeds,
             decoder_position_ids=decoder_position_ids,
             use_cache=use_cache,
+            token_steps=token_steps,
             **kwargs,
         )
         states = outputs.last_hidden_state
         kept = states[:, -logits_to_keep:] if logits_to_keep else states
         # In two dimensions: in three torch multiplies row by row, with a copy of the whole head for each.
-        logits = self.proj_out(kept.flatten(0, 1)).view(*kept.shape[:2], -1)
+        scores = vocabulary_scores(self.proj_out, kept.flatten(0, 1), token_steps)
+        logits = scores.view(*kept.shape[:2], -1)
         return Seq2SeqLMOutput(
             logits=logits,
             past_key_values=outputs.past_key_values,
