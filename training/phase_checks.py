@@ -19,6 +19,6 @@ def check_phase(shop: Workshop, phase: PhaseSettings, number: int) -> None:
     parts = {part: part_names(shop.model, part) for part in phase.train}
     check_rates(settings.learning_rates or {}, parts)
     kind, options = loss_class(phase.loss)
-    kind(shop.model, shop.processor, options, settings.label_smoothing)
+    kind(shop.model, shop.processor, options, settings.label_smoothing).check_trained(phase.train)
     folder = shop.folder / f"phase-{number}-{phase.name}"
     training_arguments(settings, folder, 0, shop.precision, phase.name, False, shop.on_cpu, False)

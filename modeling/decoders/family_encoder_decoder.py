@@ -30,6 +30,7 @@ NOT_THE_DECODERS = frozenset(
         "labels",
         "decoder_prompt_ids",
         "decoder_prompt_mask",
+        "encoder_attention_mask",
         "encoder_outputs",
         "encoder_states",
         "feature_lengths",
@@ -168,7 +169,6 @@ def _renamed(inputs: dict) -> dict:
     """Arguments of `forward` as the decoder alone calls them."""
     rest = {name: value for name, value in inputs.items() if name not in NOT_THE_DECODERS}
     rest.pop("decoder_input_ids")
-    rest.pop("encoder_attention_mask", None)
     return {"attention_mask": rest.pop("decoder_attention_mask", None), **rest}
 
 

@@ -56,6 +56,27 @@ def test_logits_are_the_stock_models_bit_for_bit(parts, stock, clips):
     )
 
 
+@torch.no_grad()
+def test_states_of_the_encoder_may_be_given_with_their_mask(short, clips):
+    model, processor = short
+    request = processor(clips[2:5])
+    features = {name: request[name] for name in ("input_features", "input_features_mask")}
+    speech, mask = model.model.family.encode(model.model, **features)
+    given = {"encoder_outputs": (speech,), "encoder_attention_mask": mask}
+    ids = torch.randint(0, 300, (3, 7))
+    hidden = model.model(**features, decoder_input_ids=ids).last_hidden_state
+    assert torch.equal(model.model(**given, decoder_input_ids=ids).last_hidden_state, hidden)
+    logits = model(**features, decoder_input_ids=ids).logits
+    assert torch.equal(model(**given, decoder_input_ids=ids).logits, logits)
+    # Without it the shorter clips hear their padding.
+    unmasked = model(encoder_outputs=(speech,), decoder_input_ids=ids).logits
+    assert [torch.allclose(*rows, atol=1e-6) for rows in zip(unmasked, logits, strict=True)] == [
+        False,
+        False,
+        True,
+    ]
+
+
 @pytest.mark.parametrize("settings", [{}, {"num_beams": 3}, {"task": "translate"}])
 def test_text_is_the_stock_models(plain, stock, clips, settings):
     model, processor = plain

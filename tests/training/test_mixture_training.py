@@ -124,6 +124,10 @@ APART = ["phases.1.loss=cross_entropy", 'phases.1.train=["bank:it"]']
         ),
         (["phases.2.loss={kind: mixture, strategy: sofd}"], "no strategy 'sofd' of mixtures"),
         (
+            ["phases.2.loss={kind: mixture, strategy: hard}"],
+            "no gradient reaches the router through 'hard' rows",
+        ),
+        (
             ["phases.2.loss=contrastive"],
             "loss Contrastive aligns a bridge with a language model's embeddings",
         ),

@@ -41,6 +41,9 @@ class Objective(nn.Module):
         refuse_unknown(f"loss {kind.__name__}", options, names)
         self.options = kind.Options(**options)
 
+    def check_trained(self, parts: Iterable[str]) -> None:
+        """Raise `ValueError` where this loss cannot train one of the parts of a phase."""
+
     def see_corpus(self, texts: Iterable[str] | None) -> None:
         """Look at the texts that will be trained and judged on, before the first step; `None`: unknown."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,8 +34,8 @@ def mixture_weights(
             weights = rows_over_bank(rows, body.router.config.labels, body.bank.names)
     finally:
         body.router.train(training)
-    if wanted and not weights.requires_grad:
-        raise ValueError(f"no gradient reaches the router through {strategy!r} rows: take soft ones")
+    if wanted:
+        refuse_without_gradient(weights, strategy)
     return weights
 
 
@@ -42,6 +43,12 @@ def refuse_without_router(model) -> None:
     """Raise `ValueError` for a model whose mixtures nobody makes."""
     if model.speech_model.router is None:
         raise ValueError("this model has no router, whose mixtures are to be trained: train a router first")
+
+
+def refuse_without_gradient(weights: Tensor, strategy: str) -> None:
+    """Raise `ValueError` for weights of a strategy through which a router cannot be trained."""
+    if not weights.requires_grad:
+        raise ValueError(f"no gradient reaches the router through {strategy!r} rows: take soft ones")
 
 
 class Mixture(CrossEntropy):
@@ -63,6 +70,12 @@ class Mixture(CrossEntropy):
         known = [name for name in STRATEGIES if name != BASE]
         if self.strategy not in known:
             raise ValueError(f"no strategy {self.strategy!r} of mixtures; there are {', '.join(known)}")
+
+    def check_trained(self, parts: Iterable[str]) -> None:
+        config = self.model.speech_model.router.config
+        asked = torch.full((1, len(config.labels)), 1 / len(config.labels), requires_grad=True)
+        if "router" in parts:
+            refuse_without_gradient(routing_rows(asked, self.strategy, config), self.strategy)
 
     def forward(self, labels, num_items_in_batch=None, routing_weights=None, **batch) -> dict[str, Tensor]:
         """`{"loss"}`; the adapters that `routing_weights` name are passed over."""
