@@ -24,16 +24,28 @@ from speechllm.training.conversion.new_folder import new_folder
 from .cards import card_of, write_card
 from .run_facts import MODEL, RESULTS, SETTINGS, public_path, without_private_paths
 
-LOG, EVALUATION, PLOTS = "train.log", "evaluation", "plots"
+LOG, EVALUATION, PLOTS, EARLIER = "train.log", "evaluation", "plots", "earlier"
 # Two names or more, and not within an address of the web or a relative path.
 ABSOLUTE_PATH = re.compile(r"(?<![\w./])(?:/[\w.-]+){2,}")
 
 
-def ship(run: Path, target: Path, evaluation: Path | None = None, system: str | None = None) -> None:
-    """Write `target`, a new folder, from a run's folder and what `speechllm evaluate` found of it."""
+def ship(
+    run: Path,
+    target: Path,
+    evaluation: Path | None = None,
+    system: str | None = None,
+    earlier: Path | None = None,
+) -> None:
+    """Write `target`, a new folder, from a run's folder and what `speechllm evaluate` found of it.
+
+    `earlier` is the run whose model this one started from: its records come along.
+    """
     with new_folder(target) as folder:
         _save_model(run / MODEL, folder)
         _copy_records(run, folder)
+        if earlier:
+            (folder / EARLIER).mkdir()
+            _copy_records(earlier, folder / EARLIER)
         if evaluation:
             _copy_evaluation(evaluation, folder / EVALUATION)
         write_card(card_of(folder, system=system)[0], folder)
@@ -91,8 +103,9 @@ def main() -> None:
     parser.add_argument("target", type=Path, help="a new folder")
     parser.add_argument("--evaluation", type=Path, help="what `speechllm evaluate` wrote")
     parser.add_argument("--system", help="what the evaluation calls this checkpoint")
+    parser.add_argument("--earlier", type=Path, help="the run whose model this one started from")
     arguments = parser.parse_args()
-    ship(arguments.run, arguments.target, arguments.evaluation, arguments.system)
+    ship(arguments.run, arguments.target, arguments.evaluation, arguments.system, arguments.earlier)
 
 
 if __name__ == "__main__":

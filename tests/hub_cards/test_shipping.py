@@ -17,7 +17,7 @@ def shipped(run_folder, evaluation_folder, bases, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("shipped") / "small"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SPEECHLLM_BASES", str(bases))
-        ship(run_folder, folder, evaluation_folder, "model")
+        ship(run_folder, folder, evaluation_folder, "model", earlier=run_folder)
     return folder
 
 
@@ -36,7 +36,11 @@ def test_shipped_run_brings_its_records_its_evaluation_and_its_card(shipped, run
     names = set(folder_contents(shipped))
     records = {"config.yaml", "results.json", "train.log", "card/architecture.png", "evaluation/report.md"}
     phases = [phase.name.removeprefix("phase-") for phase in run_folder.glob("phase-*")]
-    assert records | {f"plots/{phase}/loss.png" for phase in phases} <= names and phases
+    pictures = {f"plots/{phase}/loss.png" for phase in phases}
+    assert records | pictures <= names and phases
+    began = {name.removeprefix("earlier/") for name in names if name.startswith("earlier/")}
+    assert {"config.yaml", "results.json", "train.log"} | pictures <= began
+    assert not any(name.endswith("safetensors") for name in began)
     assert not any("transcripts" in name for name in names)
     found = json.loads((shipped / "evaluation" / "results.json").read_text())["results"][0]
     assert f"| spoken | 8 | {100 * found['wer']:.1f} (" in (shipped / "README.md").read_text()
