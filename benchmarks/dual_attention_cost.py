@@ -30,7 +30,8 @@ STOCK = "stock"
 BATCHES = (1, 8)
 # Frames that are attended: 30 s, which stock Whisper always has, and a clip of 5 s at its real length.
 FRAMES = (1500, 250)
-ROUNDS, TOKENS = 5, 8
+DTYPES = (torch.float32, torch.bfloat16)
+ROUNDS, TOKENS = 5, 16
 STEPS = (1, 2, 5, 10)
 
 
@@ -38,7 +39,8 @@ def main() -> None:
     torch.set_num_threads(1)
     print_conditions(f"dual attention on {ENCODER}: time of one core, and the first steps of training")
     print_parameters()
-    print_cost()
+    for dtype in DTYPES:
+        print_cost(dtype)
     print_first_steps()
 
 
@@ -56,15 +58,17 @@ def print_parameters() -> None:
         print(f"{name:7} adds {full:12,} parameters, at rank 16 {low:11,} ({100 * low / full:.1f} %)")
 
 
-def print_cost() -> None:
+def print_cost(dtype: torch.dtype) -> None:
     """Milliseconds of one core a decoded token, with caches; the forms take turns."""
     models: dict[str, Any] = {
         STOCK: load_base(WhisperForConditionalGeneration.from_pretrained, ENCODER).eval()
     }
     for name, form in FORMS.items():
         models[name] = SpeechLLMForConditionalGeneration.from_bases(ENCODER, **form)
+    for model in models.values():
+        model.to(dtype)
     for batch in BATCHES:
-        speech = {frames: torch.randn(batch, frames, 512) for frames in FRAMES}
+        speech = {frames: torch.randn(batch, frames, 512, dtype=dtype) for frames in FRAMES}
         times: dict[tuple[str, int], list[float]] = {(name, size): [] for name in models for size in FRAMES}
         for _ in range(ROUNDS):
             for (name, frames), runs in times.items():
@@ -77,7 +81,7 @@ def print_cost() -> None:
             }
             ratios = [f"to {other} {median_ratio(runs, times[key]):.2f}" for other, key in compared.items()]
             own = f"{statistics.median(runs):6.1f} ms a token; {', '.join(ratios)}"
-            print(f"batch {batch}, {frames:4} frames, {name:14} {own}")
+            print(f"{str(dtype)[6:]}, batch {batch}, {frames:4} frames, {name:14} {own}")
 
 
 def median_ratio(some: list[float], others: list[float]) -> float:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from moved_parameters import move
-from speechllm.modeling.token_steps import FEW_ROWS, vocabulary_scores
+from speechllm.modeling.token_steps import FEW_ROWS, _read, vocabulary_scores
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
@@ -110,3 +110,16 @@ def test_scores_of_few_rows_are_those_of_the_head(rows, bias):
         assert scores.shape == (rows, 300)
         assert torch.allclose(scores, head(states), rtol=1e-5, atol=1e-6)
         assert torch.equal(vocabulary_scores(head, states), head(states))
+
+
+@pytest.mark.parametrize("contiguous", [True, False])
+@pytest.mark.parametrize("shape", [(1, 2, 7, 4), (3, 2, 300, 16)])
+def test_frames_are_summed_by_their_weights(shape, contiguous):
+    torch.manual_seed(0)
+    values = torch.randn(shape)
+    if not contiguous:  # as they are before a cache has copied them
+        values = values.transpose(1, 2).contiguous().transpose(1, 2)
+    weights = torch.randn(*shape[:2], 1, shape[2]).softmax(-1)
+    read = _read(weights, values)
+    assert read.shape == (*shape[:2], 1, shape[3])
+    assert torch.allclose(read, weights @ values, rtol=1e-5, atol=1e-6)
