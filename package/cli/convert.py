@@ -1,4 +1,5 @@
-"""Turn weights of another format into a checkpoint or a base, or a checkpoint into a plain stock Whisper.
+"""Turn weights of another format into a checkpoint or a base, a checkpoint into a plain stock Whisper, or
+several checkpoints into their mean.
 
 The folder that --to names must be new or empty; it is there when all went well, and not at all otherwise.
 Pickles are read as tensors only: one that holds code is refused.
@@ -8,6 +9,7 @@ example:
   speechllm convert base someone/whisper-small-az --revision 4f9c1e2
   speechllm convert stock-whisper my-bank --adapter it --to whisper-italian
   speechllm convert stock-whisper my-dual --clips test.jsonl --to whisper-plain
+  speechllm convert average outputs/seed-1/model outputs/seed-2/model --to my-asr
 """
 
 import argparse
@@ -75,6 +77,14 @@ CONVERSIONS = {
             },
             "--ignore-gate": {"action": "store_true", "help": "leave out the branch, whatever it does"},
             "--bases": BASES,
+        },
+    ),
+    "average": Task(
+        "the mean of checkpoints that were trained from the same weights",
+        "speechllm.training.conversion.averaging:average_checkpoints",
+        {
+            "checkpoints": {"nargs": "+", "metavar": "CHECKPOINT", "help": "folders, two or more"},
+            "--to": TO,
         },
     ),
 }

