@@ -1,11 +1,12 @@
 """Makes the folder in which a finished run travels along: small, and with nothing of the machine it ran on.
 
     python -m speechllm.hub_cards.shipping outputs/debian_bank demo/checkpoints/eleven-languages \\
+        --model outputs/debian_catalan/mean --further outputs/debian_bank_scarce outputs/debian_catalan \\
         --evaluation evaluation --system soft
 
-What was trained is rounded to float16. Beside it lie the run's config, log, curves and results, the
-evaluation without its transcripts, and the card. The model's code stays out, for the package that the folder
-travels in has it; `speechllm push` adds it.
+What was trained is rounded to float16. Beside it lie the run's config, log, curves and results, those of
+further runs that went into it, the evaluation without its transcripts, and the card. The model's code stays
+out, for the package that the folder travels in has it; `speechllm push` adds it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import argparse
 import json
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -24,7 +26,7 @@ from speechllm.training.conversion.new_folder import new_folder
 from .cards import card_of, write_card
 from .run_facts import MODEL, RESULTS, SETTINGS, public_path, without_private_paths
 
-LOG, EVALUATION, PLOTS, EARLIER = "train.log", "evaluation", "plots", "earlier"
+LOG, EVALUATION, PLOTS, RUNS = "train.log", "evaluation", "plots", "runs"
 # Two names or more, and not within an address of the web or a relative path.
 ABSOLUTE_PATH = re.compile(r"(?<![\w./])(?:/[\w.-]+){2,}")
 
@@ -34,18 +36,20 @@ def ship(
     target: Path,
     evaluation: Path | None = None,
     system: str | None = None,
-    earlier: Path | None = None,
+    model: Path | None = None,
+    further: Sequence[Path] = (),
 ) -> None:
     """Write `target`, a new folder, from a run's folder and what `speechllm evaluate` found of it.
 
-    `earlier` is the run whose model this one started from: its records come along.
+    `model` is a checkpoint that the run led to, where that is not its own: a mean, or what was trained from
+    it. The records of the `further` runs that it took come along, each in a folder of its name.
     """
     with new_folder(target) as folder:
-        _save_model(run / MODEL, folder)
+        _save_model(model or run / MODEL, folder)
         _copy_records(run, folder)
-        if earlier:
-            (folder / EARLIER).mkdir()
-            _copy_records(earlier, folder / EARLIER)
+        for other in further:
+            (folder / RUNS / other.name).mkdir(parents=True)
+            _copy_records(other, folder / RUNS / other.name)
         if evaluation:
             _copy_evaluation(evaluation, folder / EVALUATION)
         write_card(card_of(folder, system=system)[0], folder)
@@ -103,9 +107,9 @@ def main() -> None:
     parser.add_argument("target", type=Path, help="a new folder")
     parser.add_argument("--evaluation", type=Path, help="what `speechllm evaluate` wrote")
     parser.add_argument("--system", help="what the evaluation calls this checkpoint")
-    parser.add_argument("--earlier", type=Path, help="the run whose model this one started from")
-    arguments = parser.parse_args()
-    ship(arguments.run, arguments.target, arguments.evaluation, arguments.system, arguments.earlier)
+    parser.add_argument("--model", type=Path, help="a checkpoint that it led to; default: its own")
+    parser.add_argument("--further", nargs="*", type=Path, default=[], help="runs that went into it as well")
+    ship(**vars(parser.parse_args()))
 
 
 if __name__ == "__main__":

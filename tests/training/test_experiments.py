@@ -42,7 +42,8 @@ def tiny_experiment(name, bases, folder):
     model = config["model"]
     model["bases"] = str(bases)
     if model["start_from"]:
-        before = re.fullmatch(r"outputs/(\w+)/model", model["start_from"])[1]
+        # "mean": that of this run and the one before it, which is of the same shape.
+        before = re.fullmatch(r"outputs/(\w+)/(?:model|mean)", model["start_from"])[1]
         model["start_from"] = str(tiny_experiment(before, bases, folder)[0])
     else:
         make_tiny(model, config["adapter"])

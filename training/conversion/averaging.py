@@ -14,13 +14,14 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
+from speechllm import SpeechLLMConfig
 from speechllm.modeling.trained_tensors import WEIGHTS, read_tensors
 
 from .new_folder import check_new, new_folder
 
 Report = Callable[[str], None]
-# What a config says of how it was written, not of what it is.
-UNESSENTIAL = {"transformers_version", "dtype", "auto_map", "_name_or_path"}
+# What parts of a config say of how they were written, not of what they are.
+UNESSENTIAL = {"dtype", "_name_or_path"}
 
 
 def average_checkpoints(
@@ -60,7 +61,8 @@ def _essentials(folder: Path) -> dict:
     path = folder / "config.json"
     if not path.is_file():
         raise ValueError(f"{folder} is no folder with a checkpoint")
-    return _without_unessential(json.loads(path.read_text(encoding="utf-8")))
+    config = json.loads(path.read_text(encoding="utf-8"))
+    return _without_unessential({field: config.get(field) for field in SpeechLLMConfig.own_fields()})
 
 
 def _without_unessential(config: dict) -> dict:
@@ -72,8 +74,8 @@ def _without_unessential(config: dict) -> dict:
 
 
 def _check_alike(first: Path, config: dict, other: Path, others: dict) -> None:
-    for key in sorted(set(config) | set(others)):
-        if config.get(key) != others.get(key):
+    for key in sorted(config):
+        if config[key] != others[key]:
             raise ValueError(f"{first} and {other} are not of one shape: they differ in {key!r}")
 
 
