@@ -83,7 +83,8 @@ def _copy_evaluation(source: Path, folder: Path) -> None:
     folder.mkdir()
     for path in sorted(source.iterdir()):
         if path.suffix == ".json":
-            values = json.loads(path.read_text(encoding="utf-8"))
+            # The command has paths within its words.
+            values = json.loads(_public(path.read_text(encoding="utf-8")))
             _write_json(folder / path.name, without_private_paths(values))
         elif path.suffix == ".md":
             _copy_text(path, folder)
@@ -92,9 +93,12 @@ def _copy_evaluation(source: Path, folder: Path) -> None:
 
 
 def _copy_text(source: Path, folder: Path) -> None:
+    (folder / source.name).write_text(_public(source.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def _public(text: str) -> str:
     """Every path of this machine in it cut to its last two parts."""
-    public = ABSOLUTE_PATH.sub(lambda found: public_path(found[0]), source.read_text(encoding="utf-8"))
-    (folder / source.name).write_text(public, encoding="utf-8")
+    return ABSOLUTE_PATH.sub(lambda found: public_path(found[0]), text)
 
 
 def _write_json(path: Path, values: dict) -> None:

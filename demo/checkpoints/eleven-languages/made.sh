@@ -1,0 +1,14 @@
+# What this checkpoint was made with, in this order; config.yaml, train.log and plots are those of debian_bank, the
+# others lie in runs/.
+# The 6,000 phrases that debian_catalan was trained on are those of the second command and five more.
+speechllm prepare debian-speech --wideband --to corpus/debian
+speechllm prepare synthetic --language ca --clips 6000 --to corpus/synthetic-catalan \
+  --apart corpus/debian/stamps-ca/validation.jsonl corpus/debian/stamps-ca/test.jsonl
+accelerate launch training/train.py +experiment=debian_bank
+accelerate launch training/train.py +experiment=debian_bank_scarce
+speechllm convert average outputs/debian_bank/model outputs/debian_bank_scarce/model --to outputs/debian_bank_scarce/mean
+accelerate launch training/train.py +experiment=debian_catalan
+speechllm convert average outputs/debian_bank_scarce/mean outputs/debian_catalan/model --to outputs/debian_catalan/mean
+python -m speechllm.hub_cards.shipping outputs/debian_bank demo/checkpoints/eleven-languages \
+  --model outputs/debian_catalan/mean --further outputs/debian_bank_scarce outputs/debian_catalan \
+  --evaluation evaluation --system soft
