@@ -9,7 +9,7 @@ from torch.profiler import ProfilerActivity, profile
 
 TOKENS = torch.tensor([[257, 258, 264, 268, 70, 80, 90], [257, 258, 264, 268, 71, 81, 91]])
 PROMPT = 4
-FUSED = "aten::scaled_dot_product_attention"
+FUSED, BAG = "aten::scaled_dot_product_attention", "aten::embedding_bag"
 FORMS = {
     "plain": {"adapter": "cross_attention"},
     "dual": {"adapter": "dual_attention"},
@@ -54,11 +54,11 @@ def stepwise(model, features, **options) -> torch.Tensor:
     return torch.cat(logits, dim=1)
 
 
-def fused_calls(call) -> int:
-    """How often torch's fused attention ran in a call."""
+def calls_of(operator: str, call) -> int:
+    """How often one of torch's operators ran in a call."""
     with profile(activities=[ProfilerActivity.CPU]) as seen:
         call()
-    return sum(event.count for event in seen.key_averages() if event.key == FUSED)
+    return sum(event.count for event in seen.key_averages() if event.key == operator)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -78,13 +78,13 @@ def test_greedy_decoding_takes_them_and_a_forward_pass_does_not(dtype, compose_w
     features = {**features, "input_features": features["input_features"].to(dtype)}
 
     def generate(tokens: int) -> int:
-        return fused_calls(lambda: model.generate(**features, language="en", max_new_tokens=tokens))
+        return calls_of(FUSED, lambda: model.generate(**features, language="en", max_new_tokens=tokens))
 
     assert 0 < generate(1) == generate(5)
     encoder, steps = (model.config.audio_config.num_hidden_layers, TOKENS.shape[1] - PROMPT)
     # Each call hears the clips anew; then the whole prompt, and each token where it was not asked otherwise.
-    spoken = fused_calls(lambda: stepwise(model, features)) - (1 + steps) * encoder
-    asked = fused_calls(lambda: stepwise(model, features, token_steps=True)) - (1 + steps) * encoder
+    spoken = calls_of(FUSED, lambda: stepwise(model, features)) - (1 + steps) * encoder
+    asked = calls_of(FUSED, lambda: stepwise(model, features, token_steps=True)) - (1 + steps) * encoder
     assert spoken == (1 + steps) * asked
 
 
@@ -120,6 +120,7 @@ def test_frames_are_summed_by_their_weights(shape, contiguous):
     if not contiguous:  # as they are before a cache has copied them
         values = values.transpose(1, 2).contiguous().transpose(1, 2)
     weights = torch.randn(*shape[:2], 1, shape[2]).softmax(-1)
+    assert (calls_of(BAG, lambda: _read(weights, values)) > 0) == contiguous
     read = _read(weights, values)
     assert read.shape == (*shape[:2], 1, shape[3])
     assert torch.allclose(read, weights @ values, rtol=1e-5, atol=1e-6)
