@@ -81,8 +81,8 @@ def _check_alike(first: Path, config: dict, other: Path, others: dict) -> None:
 
 def _add(sums: dict[str, torch.Tensor], other: Path, first: Path) -> None:
     tensors = read_tensors(str(other), {})
-    for key in sorted(set(sums) ^ set(tensors)):
-        raise ValueError(f"only one of {first} and {other} has the tensor {key!r}")
+    if odd := sorted(set(sums) ^ set(tensors)):
+        raise ValueError(f"only one of {first} and {other} has the tensor {odd[0]!r}")
     for key, tensor in tensors.items():
         if tensor.shape != sums[key].shape:
             raise ValueError(f"the tensor {key!r} has another shape in {other} than in {first}")
