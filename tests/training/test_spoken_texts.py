@@ -5,7 +5,15 @@ import sys
 import numpy as np
 import pytest
 import soundfile
-from speechllm.training.data.catalan_phrases import catalan_phrases, drawn_phrases, forms, lexicon_words
+from speechllm.training.data.catalan_phrases import (
+    WORD,
+    catalan_phrases,
+    drawn_phrases,
+    forms,
+    lexicon_words,
+    with_plurals,
+)
+from speechllm.training.data.catalan_things import FREQUENT_WEIGHT, SEEN_WEIGHT, things
 from speechllm.training.data.synthetic_speech import TEXTS
 from speechllm.training.data.voices import VOICES, festival
 
@@ -50,8 +58,38 @@ def test_phrases_agree_and_are_there_once():
     assert "La mà dels ulls." in found and not any("de els" in one or "la ull" in one for one in found)
 
 
+# Word, what it is filed under, gender, frequency.
+ENTRIES = [
+    ("dona", "family", "f", "3,020"),
+    ("llop", "animal-animal", "m", ""),
+    ("panell", "", "m", "9000"),
+    ("narcisisme", "", "m", "40"),
+    ("Gabon", "", "m", "9000"),
+    ("bisbe", "religious", "m", "9000"),
+    ("tisores", "tools", "fpl", "9"),
+]
+ENTRY = """<Entry frequency="{3}">{0}<nouns><translations><translation catagory="{1}" gender="{2}">...
+</translation></translations></nouns><expressions>{0} de mar
+<translations><translation catagory="animal" gender="m">...
+</translation></translations></expressions></Entry>"""
+
+
+def test_things_are_what_one_can_see_and_words_that_are_frequent(tmp_path):
+    entries = "\n".join(ENTRY.format(*entry) for entry in ENTRIES)
+    (tmp_path / "a.dic").write_text(f"<dictionary>{entries}</dictionary>", encoding="utf-8")
+    found = things(tmp_path, WORD)
+    assert found == {
+        ("f", "sg"): {"dona": SEEN_WEIGHT},
+        ("m", "sg"): {"llop": SEEN_WEIGHT, "panell": FREQUENT_WEIGHT},
+        ("f", "pl"): {"tisores": SEEN_WEIGHT},
+    }
+    grown = with_plurals(found, ANALYSED)
+    assert grown["f", "pl"] == {"tisores": SEEN_WEIGHT, "dones": SEEN_WEIGHT}
+    assert ("m", "pl") not in grown and ("f", "pl") in found and len(found["f", "pl"]) == 1
+
+
 def test_catalan_without_its_dictionary_is_told_with_the_command_that_brings_it(tmp_path):
-    with pytest.raises(ValueError, match="apt-get install festival-ca apertium-fra-cat lttoolbox"):
+    with pytest.raises(ValueError, match="install festival-ca apertium-fra-cat lttoolbox dacco-common"):
         catalan_phrases(tmp_path)
 
 

@@ -1,6 +1,7 @@
-"""Catalan phrases to be spoken, of nouns and adjectives that a dictionary has: "Una papallona vermella."
+"""Catalan phrases to be spoken, of nouns and adjectives that dictionaries have: "Una papallona vermella."
 
-Words and how frequent they are come from Festival's Catalan tagger, gender and number from Apertium.
+Words and how frequent they are come from Festival's Catalan tagger, gender and number from Apertium. As many
+phrases again are of words for what one can see.
 """
 
 from __future__ import annotations
@@ -10,14 +11,16 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import accumulate
 from pathlib import Path
 
+from .catalan_things import DICTIONARY, things
 from .filters import sentence_key
 
-INSTALL = "apt-get install festival-ca apertium-fra-cat lttoolbox"
+INSTALL = "apt-get install festival-ca apertium-fra-cat lttoolbox dacco-common"
 LEXICON = Path("festival") / "dicts" / "upc" / "upc_freeling_catalan.poslex"
 ANALYSER = Path("apertium") / "apertium-fra-cat" / "cat-fra.automorf.bin"
-PHRASES = 6000
+PHRASES = PHRASES_OF_THINGS = 6000
 
 ENTRY = re.compile(r'\("([^"]+)" \((.*)\) \(\) \)')
 TAG = re.compile(r"\((\S+) (-?[\d.]+)\)")
@@ -38,14 +41,18 @@ Forms = dict[tuple[str, str], dict[str, float]]
 def catalan_phrases(root: Path) -> list[str]:
     """The phrases, each once, in an order that does not change. `root`: where packages put their files."""
     lexicon, analyser = root / LEXICON, root / ANALYSER
-    if not (lexicon.is_file() and analyser.is_file() and shutil.which("lt-proc")):
+    dictionary = root / DICTIONARY
+    there = lexicon.is_file() and analyser.is_file() and dictionary.is_dir()
+    if not (there and shutil.which("lt-proc")):
         raise ValueError(f"the words of Catalan are not there: {INSTALL}")
     frequencies = lexicon_words(lexicon.read_text(encoding="latin-1").splitlines())
     words = sorted({word for known in frequencies.values() for word in known})
     command = ["lt-proc", "-a", str(analyser)]
     said = subprocess.run(command, input="\n".join(words), text=True, capture_output=True, check=True).stdout
     nouns, adjectives = (forms(said, part, frequencies[part]) for part in (NOUN, ADJECTIVE))
-    return drawn_phrases(nouns, adjectives, PHRASES)
+    shown = with_plurals(things(dictionary, WORD), said)
+    drawn = drawn_phrases(nouns, adjectives, PHRASES) + drawn_phrases(shown, adjectives, PHRASES_OF_THINGS)
+    return list({sentence_key(phrase): phrase for phrase in drawn}.values())
 
 
 def lexicon_words(lines: Iterable[str]) -> dict[str, dict[str, float]]:
@@ -75,6 +82,15 @@ def forms(analysed: str, part: str, frequencies: Mapping[str, float]) -> Forms:
     return known
 
 
+def with_plurals(shown: Forms, analysed: str) -> Forms:
+    """The same words, and those plurals of theirs that an analysis knows, with their weight."""
+    grown = {kind: dict(words) for kind, words in shown.items()}
+    for plural, lemma, gender in re.findall(r"\^([^/$]*)/(?:[^$]*?/)?([^/<$]*)<n><(m|f)><pl>", analysed):
+        if lemma in shown.get((gender, "sg"), {}):
+            grown.setdefault((gender, "pl"), {}).setdefault(plural, shown[gender, "sg"][lemma])
+    return grown
+
+
 def drawn_phrases(nouns: Forms, adjectives: Forms, count: int) -> list[str]:
     """`count` different phrases."""
     found: dict[str, str] = {}
@@ -86,14 +102,13 @@ def drawn_phrases(nouns: Forms, adjectives: Forms, count: int) -> list[str]:
 
 
 def _phrases(nouns: Forms, adjectives: Forms, draw: random.Random) -> Iterator[str]:
-    def word(pool: Mapping[str, float]) -> str:
-        # The root brings rare words in: the frequent ones are known.
-        return draw.choices(list(pool), [frequency**0.5 for frequency in pool.values()])[0]
+    pools = {kind: _Pool(words) for kind, words in nouns.items()}
+    agreeing = {(g, n): _Pool(adjectives[g, n] | adjectives.get(("mf", n), {})) for g, n in A}
 
     def noun() -> tuple[str, str, str]:
         number = draw.choices(["sg", "pl"], [1 - PLURALS, PLURALS])[0]
         gender = draw.choice("mf")
-        return word(nouns[gender, number]), gender, number
+        return pools[gender, number].word(draw), gender, number
 
     while True:
         (name, gender, number), kind = noun(), draw.random()
@@ -101,7 +116,7 @@ def _phrases(nouns: Forms, adjectives: Forms, draw: random.Random) -> Iterator[s
         if kind < 0.3:
             yield some
         elif kind < 0.6:
-            yield f"{some} {word(adjectives[gender, number] | adjectives.get(('mf', number), {}))}"
+            yield f"{some} {agreeing[gender, number].word(draw)}"
         elif kind < 0.72:
             other = noun()[0]
             of = "d'" if VOWEL.match(other) else "de "
@@ -113,6 +128,17 @@ def _phrases(nouns: Forms, adjectives: Forms, draw: random.Random) -> Iterator[s
             yield f"{some} amb {A[gender, number]} {other}"
         else:
             yield name
+
+
+class _Pool:
+    """Words to draw from. The root brings rare words in: the frequent ones are known."""
+
+    def __init__(self, frequencies: Mapping[str, float]):
+        self.words = list(frequencies)
+        self.weights = list(accumulate(frequency**0.5 for frequency in frequencies.values()))
+
+    def word(self, draw: random.Random) -> str:
+        return draw.choices(self.words, cum_weights=self.weights)[0]
 
 
 def _the(name: str, gender: str, number: str) -> str:
