@@ -1,19 +1,14 @@
 """What synthetic voices read beside fortunes, and a voice that goes on speaking in one process."""
 
+import random
 import sys
 
 import numpy as np
 import pytest
 import soundfile
-from speechllm.training.data.catalan_phrases import (
-    WORD,
-    catalan_phrases,
-    drawn_phrases,
-    forms,
-    lexicon_words,
-    with_plurals,
-)
-from speechllm.training.data.catalan_things import FREQUENT_WEIGHT, SEEN_WEIGHT, things
+from speechllm.training.data.catalan_phrases import Phrases, catalan_phrases, dealt
+from speechllm.training.data.catalan_things import things
+from speechllm.training.data.catalan_words import WORD, forms, lexicon_words, with_plurals
 from speechllm.training.data.synthetic_speech import TEXTS
 from speechllm.training.data.voices import VOICES, festival
 
@@ -23,6 +18,7 @@ LEXICON = [
     '("ulls" ((NC -4.0) ) () )',
     '("gos" ((AQ -5.0)(NC -3.9) ) () )',
     '("dones" ((NC -4.1) ) () )',
+    '("ababol" ((NC -5.253) ) () )',
     '("blau" ((AQ -4.2) ) () )',
     '("gran" ((AQ -3.8) ) () )',
     '("en_Joan" ((NP -4.3) ) () )',
@@ -30,38 +26,50 @@ LEXICON = [
 ]
 ANALYSED = (
     "^papallona/papallona<n><f><sg>$\n^ulls/ull<n><m><pl>$\n^gos/gos<n><m><sg>$\n^dones/dona<n><f><pl>$"
-    "/^x$\n^blau/blau<adj><m><sg>$\n^gran/gran<adj><mf><sg>$\n^xyz/*xyz$\n"
+    "/^x$\n^blau/blau<adj><m><sg>$\n^gran/gran<adj><mf><sg>$\n^obertes/obert<adj><f><pl>/obrir<vblex><pp><f><pl>$"
+    "\n^xyz/*xyz$\n"
 )
 
 
-def test_words_have_the_gender_and_number_that_the_dictionary_says():
-    words = lexicon_words(LEXICON)
-    assert set(words["n"]) == {"papallona", "ulls", "gos", "dones"}
-    assert words["adj"] == {"gos": pytest.approx(1e-5), "blau": 10**-4.2, "gran": 10**-3.8}
-    assert forms(ANALYSED, "adj", words["adj"]) == {
-        ("m", "sg"): {"blau": 10**-4.2},
-        ("mf", "sg"): {"gran": 10**-3.8},
+def test_words_seen_in_texts_have_the_gender_and_number_that_the_dictionary_says():
+    known, seen = lexicon_words(LEXICON)
+    assert known == {"papallona", "ulls", "gos", "dones", "ababol", "blau", "gran"}
+    # The least frequency of its part of speech is that of a word that no text has.
+    assert seen == {"NC": {"papallona", "ulls", "gos", "dones"}, "AQ": {"blau", "gran"}}
+    assert forms(ANALYSED, "adj", {"blau", "gran"}) == {
+        ("m", "sg"): {"blau", "gran"},
+        ("f", "sg"): {"gran"},
     }
-    assert forms(ANALYSED, "n", words["n"])["f", "sg"] == {"papallona": 10**-4.776}
+    assert forms(ANALYSED, "vblex><pp", {"obertes"}) == {("f", "pl"): {"obertes"}}
+    assert forms(ANALYSED, "n", {"papallona"}) == {("f", "sg"): {"papallona"}}
+
+
+NOUNS = {("m", "sg"): {"ull"}, ("f", "sg"): {"mà"}, ("m", "pl"): {"ulls"}, ("f", "pl"): {"mans"}}
+ADJECTIVES = {("m", "sg"): {"roig"}, ("f", "sg"): {"roja"}, ("m", "pl"): {"rojos"}, ("f", "pl"): {"roges"}}
 
 
 def test_phrases_agree_and_are_there_once():
-    nouns = {("m", "sg"): {"ull": 1.0}, ("f", "sg"): {"mà": 1.0}, ("m", "pl"): {"ulls": 1.0}}
-    nouns["f", "pl"] = {"mans": 1.0}
-    numbers = {("m", "sg"): "roig", ("f", "sg"): "roja", ("m", "pl"): "rojos", ("f", "pl"): "roges"}
-    adjectives = {kind: {word: 1.0} for kind, word in numbers.items()}
-    found = drawn_phrases(nouns, adjectives, 45)
-    assert found == drawn_phrases(nouns, adjectives, 45) and len({one.lower() for one in found}) == 45
+    found, again = (Phrases(NOUNS, ADJECTIVES, {"obrir"}, {"mirant"}).draw(80) for _ in range(2))
+    assert found == again
+    assert len({one.lower() for one in found}) == 80
     # Articles agree, elide before a vowel, and melt with "de".
     for phrase in ("Un ull.", "Una mà roja.", "Unes mans d'ull.", "L'ull de la mà.", "Els ulls de l'ull."):
         assert phrase in found, sorted(found)
     assert "La mà dels ulls." in found and not any("de els" in one or "la ull" in one for one in found)
+    assert "Roja." in found and "Una mà mirant un ull." in found and "Un ull per obrir la mà." in found
+
+
+def test_no_word_comes_again_before_all_others_have_come():
+    cards = dealt([f"word{number}" for number in range(40)], random.Random(0))
+    first, second = ([next(cards) for _ in range(40)] for _ in range(2))
+    assert set(first) == set(second) and len(set(first)) == 40 and first != second
 
 
 # Word, what it is filed under, gender, frequency.
 ENTRIES = [
     ("dona", "family", "f", "3,020"),
     ("llop", "animal-animal", "m", ""),
+    ("astronauta", "astronomy", "m / f", "9"),
     ("panell", "", "m", "9000"),
     ("narcisisme", "", "m", "40"),
     ("Gabon", "", "m", "9000"),
@@ -79,13 +87,12 @@ def test_things_are_what_one_can_see_and_words_that_are_frequent(tmp_path):
     (tmp_path / "a.dic").write_text(f"<dictionary>{entries}</dictionary>", encoding="utf-8")
     found = things(tmp_path, WORD)
     assert found == {
-        ("f", "sg"): {"dona": SEEN_WEIGHT},
-        ("m", "sg"): {"llop": SEEN_WEIGHT, "panell": FREQUENT_WEIGHT},
-        ("f", "pl"): {"tisores": SEEN_WEIGHT},
+        ("f", "sg"): {"dona"},
+        ("m", "sg"): {"llop", "astronauta", "panell"},
+        ("f", "pl"): {"tisores"},
     }
-    grown = with_plurals(found, ANALYSED)
-    assert grown["f", "pl"] == {"tisores": SEEN_WEIGHT, "dones": SEEN_WEIGHT}
-    assert ("m", "pl") not in grown and ("f", "pl") in found and len(found["f", "pl"]) == 1
+    assert with_plurals(found, ANALYSED) == {**found, ("f", "pl"): {"tisores", "dones"}}
+    assert found["f", "pl"] == {"tisores"}
 
 
 def test_catalan_without_its_dictionary_is_told_with_the_command_that_brings_it(tmp_path):
