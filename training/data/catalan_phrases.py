@@ -1,7 +1,7 @@
 """Catalan phrases to be spoken, of words that dictionaries have: "Una papallona vermella."
 
-Festival's tagger knows which words were seen in texts, Dacco those of things, Apertium how they agree. Words are
-dealt like cards: none comes again before all others of its kind have come.
+Festival's tagger knows which words were seen in texts, Dacco those of things, Apertium how they agree. Words
+are dealt like cards: none comes again before all others of its kind have come.
 """
 
 from __future__ import annotations
