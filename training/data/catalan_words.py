@@ -36,6 +36,7 @@ def forms(analysed: str, part: str, chosen: set[str]) -> Forms:
     for word, *analyses in (one.split("/") for one in re.findall(r"\^([^$]*)\$", analysed)):
         for kind in map(shape.search, analyses if word in chosen else ()):
             if kind:
+                # "mf" is said of both.
                 for gender in kind[1]:
                     found.setdefault((gender, kind[2]), set()).add(word)
     return found

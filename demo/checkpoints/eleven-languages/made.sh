@@ -1,10 +1,8 @@
 # What this checkpoint was made with, in this order; config.yaml, train.log and plots are those of debian_bank, the
 # others lie in runs/.
-# The 6,000 phrases that debian_catalan was trained on are those of the second command and five more. Two of them, in
-# Catalan, are spelled as what is said elsewhere: "Zero." in test clips of en, it, ro, "Abril." in a validation clip of es.
 speechllm prepare debian-speech --wideband --to corpus/debian
-speechllm prepare synthetic --language ca --clips 6000 --to corpus/synthetic-catalan \
-  --apart corpus/debian/stamps-ca/validation.jsonl corpus/debian/stamps-ca/test.jsonl
+speechllm prepare synthetic --language ca --clips 14000 --to corpus/synthetic-catalan \
+  --apart corpus/debian/validation.jsonl corpus/debian/test.jsonl
 accelerate launch training/train.py +experiment=debian_bank
 accelerate launch training/train.py +experiment=debian_bank_scarce
 speechllm convert average outputs/debian_bank/model outputs/debian_bank_scarce/model --to outputs/debian_bank_scarce/mean
