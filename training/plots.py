@@ -48,7 +48,12 @@ def curves_of(history: list[dict], endings: tuple[str, ...]) -> dict[str, list[t
 
 
 def readable(curves: dict[str, list[tuple[int, float]]]) -> dict[str, list[tuple[int, float]]]:
-    """As many of the curves as an eye can tell apart: of many sets their word error rates, and the means."""
+    """As many of the curves as an eye can tell apart: of many sets their word error rates, and the means.
+
+    The mean of a set that is alone would lie on its curve.
+    """
+    sets = [points for name, points in curves.items() if name not in MEANS]
+    curves = {name: points for name, points in curves.items() if name not in MEANS or points not in sets}
     if len(curves) <= MOST_CURVES:
         return curves
     return {name: points for name, points in curves.items() if name in MEANS or not name.endswith("_cer")}
