@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from speechllm import SpeechLLMConfig
+from speechllm.default_checkpoint import NAME as DEFAULT
 
 # Every folder in here that holds a config.json is offered.
 SHIPPED = Path(__file__).parent / "checkpoints"
@@ -67,8 +68,12 @@ class Checkpoint:
 
 
 def find_checkpoints(given: Iterable[str] = (), shipped: Path | None = SHIPPED) -> dict[str, Checkpoint]:
-    """By name: those that are `given` as folders or Hub ids, then those in the folder `shipped`."""
-    folders = sorted(path.parent for path in shipped.glob("*/config.json")) if shipped else []
+    """By name: those that are `given` as folders or Hub ids, then those in the folder `shipped`.
+
+    Of these the one that is used where none is named comes first, for a page opens with the first.
+    """
+    folders = [path.parent for path in shipped.glob("*/config.json")] if shipped else []
+    folders.sort(key=lambda folder: (folder.name != DEFAULT, folder.name))
     found: dict[str, Checkpoint] = {}
     for source in dict.fromkeys([*map(str, given), *map(str, folders)]):
         name = Path(source).name if Path(source).is_dir() else source

@@ -12,6 +12,7 @@ import soundfile
 from shown_checkpoints import KINDS, page_of, save_checkpoints
 from speechllm.cli.main import main
 from speechllm.cli.transcript_formats import FORMATS, Transcript
+from speechllm.default_checkpoint import NAME as DEFAULT
 from speechllm.demo import views
 from speechllm.demo.attention import look_inside, words_of
 from speechllm.demo.checkpoints import Checkpoint, comparable, find_checkpoints
@@ -55,6 +56,15 @@ def test_given_checkpoints_come_before_shipped_ones_and_names_are_unique(page, t
     (namesake / "config.json").write_bytes((page_folder(page) / "plain" / "config.json").read_bytes())
     found = find_checkpoints([str(namesake)], shipped=page_folder(page))
     assert list(found) == ["plain", "dual", sources[2], "routed"]
+
+
+def test_a_page_of_shipped_checkpoints_opens_with_the_default(page, tmp_path):
+    for name in ("another", DEFAULT, "yet-another"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_bytes(
+            (page_folder(page) / "plain" / "config.json").read_bytes()
+        )
+    assert list(find_checkpoints(shipped=tmp_path)) == [DEFAULT, "another", "yet-another"]
 
 
 def page_folder(page):
