@@ -1,4 +1,4 @@
-"""A checkpoint where the package is not installed: loads, transcribes, and saves itself again."""
+"""Checkpoints where the package is not installed: each loads, transcribes, and saves itself again."""
 
 import ast
 import json
@@ -14,31 +14,36 @@ from tiny_bases import ENCODER_NAMES
 LORA = {"encoder": {"r": 2}, "decoder": {"r": 2}}
 
 LOAD_EVERYWHERE = """
-    import importlib.util, json, sys
+    import json
     import numpy as np, torch
-    import transformers
     from transformers import AutoConfig, AutoModel, AutoModelForMultimodalLM, AutoModelForSpeechSeq2Seq
     from transformers import AutoProcessor, pipeline
 
-    folder, out, bases = {folder!r}, {out!r}, {bases!r}
-    trust = {{"trust_remote_code": True}}
+    bases, trust = {bases!r}, {{"trust_remote_code": True}}
     clips = [np.load(path) for path in {clips!r}]
-    assert AutoConfig.from_pretrained(folder, **trust).model_type == "speech_llm"
-    processor = AutoProcessor.from_pretrained(folder, **trust)
-    model = AutoModelForSpeechSeq2Seq.from_pretrained(folder, bases=bases, **trust)
-    inputs = processor.apply_transcription_request(clips, language="it")
-    with torch.no_grad():
-        logits = model(**inputs).logits
-        other = AutoModelForMultimodalLM.from_pretrained(folder, bases=bases, **trust)
-        assert torch.equal(other(**inputs).logits, logits)
-        headless = AutoModel.from_pretrained(folder, bases=bases, **trust)
-        assert headless(**inputs).last_hidden_state.shape[:2] == logits.shape[:2]
-    torch.save(logits, out + "/logits.pt")
-    model.save_pretrained(out + "/again"); processor.save_pretrained(out + "/again")
-    asr = pipeline("automatic-speech-recognition", model=folder, trust_remote_code=True)
-    assert type(asr).__name__ == "SpeechLLMPipeline"
-    print(json.dumps([asr(clips[0], max_new_tokens=8), asr(clips, batch_size=2, max_new_tokens=8)]))
+
+    def said(folder, out):
+        assert AutoConfig.from_pretrained(folder, **trust).model_type == "speech_llm"
+        processor = AutoProcessor.from_pretrained(folder, **trust)
+        model = AutoModelForSpeechSeq2Seq.from_pretrained(folder, bases=bases, **trust)
+        inputs = processor.apply_transcription_request(clips, language="it")
+        with torch.no_grad():
+            logits = model(**inputs).logits
+            other = AutoModelForMultimodalLM.from_pretrained(folder, bases=bases, **trust)
+            assert torch.equal(other(**inputs).logits, logits)
+            headless = AutoModel.from_pretrained(folder, bases=bases, **trust)
+            assert headless(**inputs).last_hidden_state.shape[:2] == logits.shape[:2]
+        model.save_pretrained(out); processor.save_pretrained(out)
+        torch.save(logits, out + ".pt")
+        asr = pipeline("automatic-speech-recognition", model=folder, trust_remote_code=True)
+        assert type(asr).__name__ == "SpeechLLMPipeline"
+        return [asr(clips[0], max_new_tokens=8), asr(clips, batch_size=2, max_new_tokens=8)]
+
+    print(json.dumps([said(folder, out) for folder, out in {folders!r}]))
 """
+CASES = [(encoder, list(ADAPTERS)[i % len(ADAPTERS)], {}) for i, encoder in enumerate(ENCODER_NAMES)] + [
+    ("whisper", "mlp", {"lora_config": LORA})
+]
 
 
 @pytest.fixture()
@@ -48,44 +53,38 @@ def clip_files(clips, tmp_path):
     return [str(tmp_path / f"{number}.npy") for number in range(3)]
 
 
-def load_without_package(folder, out, bases, clip_files, home):
-    out.mkdir()
-    code = LOAD_EVERYWHERE.format(folder=str(folder), out=str(out), bases=str(bases), clips=clip_files)
+def load_without_package(folders, bases, clip_files, home):
+    """What each checkpoint says; `folders`: those to load, and where each saves itself."""
+    folders = [(str(folder), str(out)) for folder, out in folders]
+    code = LOAD_EVERYWHERE.format(folders=folders, bases=str(bases), clips=clip_files)
     env = {"HF_HOME": str(home), "HF_HUB_OFFLINE": "1", "SPEECHLLM_BASES": str(bases), "OMP_NUM_THREADS": "1"}
     return json.loads(run_python(code, env, without_package=True).strip().splitlines()[-1])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("encoder", "adapter", "fields"),
-    [(encoder, list(ADAPTERS)[i % len(ADAPTERS)], {}) for i, encoder in enumerate(ENCODER_NAMES)]
-    + [("whisper", "mlp", {"lora_config": LORA})],
-)
-def test_checkpoint_loads_where_speechllm_is_not_installed(
-    compose, bases, clips, clip_files, tmp_path, encoder, adapter, fields
-):
-    model, processor = compose(encoder, "llama_tied", adapter, **fields)
-    folder = tmp_path / "one"
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    with torch.no_grad():
-        here = model(**processor.apply_transcription_request(clips[:3], language="it")).logits
+@pytest.mark.parametrize("cases", [CASES[::2], CASES[1::2]], ids=["even", "odd"])
+def test_checkpoints_load_where_the_package_is_not(compose, bases, clips, clip_files, tmp_path, cases):
     from speechllm import SpeechLLMPipeline
 
-    asr = SpeechLLMPipeline(model, processor, device="cpu")
-    expected = [asr(clips[0], max_new_tokens=8), asr(clips[:3], batch_size=2, max_new_tokens=8)]
-    source = folder
+    here, expected = [], []
+    for number, (encoder, adapter, fields) in enumerate(cases):
+        model, processor = compose(encoder, "llama_tied", adapter, **fields)
+        model.save_pretrained(tmp_path / "0" / str(number))
+        processor.save_pretrained(tmp_path / "0" / str(number))
+        with torch.no_grad():
+            here.append(model(**processor.apply_transcription_request(clips[:3], language="it")).logits)
+        asr = SpeechLLMPipeline(model, processor, device="cpu")
+        expected.append([asr(clips[0], max_new_tokens=8), asr(clips[:3], batch_size=2, max_new_tokens=8)])
     # Three generations: each is loaded by the code that the one before wrote.
     for generation in (1, 2):
-        out = tmp_path / f"out{generation}"
-        assert (
-            load_without_package(source, out, bases, clip_files, tmp_path / f"home{generation}") == expected
-        )
-        assert torch.equal(torch.load(out / "logits.pt", weights_only=True), here)
-        again = out / "again"
-        assert sorted(p.name for p in again.iterdir()) == sorted(p.name for p in folder.iterdir())
-        assert (again / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
-        source = again
+        source, out = tmp_path / str(generation - 1), tmp_path / str(generation)
+        folders = [(source / str(number), out / str(number)) for number in range(len(cases))]
+        assert load_without_package(folders, bases, clip_files, tmp_path / f"home{generation}") == expected
+        for number, case in enumerate(cases):
+            first, again = tmp_path / "0" / str(number), out / str(number)
+            assert torch.equal(torch.load(f"{again}.pt", weights_only=True), here[number]), case
+            assert sorted(p.name for p in again.iterdir()) == sorted(p.name for p in first.iterdir()), case
+            assert (again / "model.safetensors").read_bytes() == (first / "model.safetensors").read_bytes()
 
 
 def test_every_shipped_file_has_a_name_of_its_own():

@@ -24,14 +24,13 @@ def launch(folder, bases, processes, *overrides):
     words = command(
         folder, bases, "model.lora_config.decoder.lora_dropout=0.0", "adapter.dropout=0.0", *overrides
     )[3:]
-    port = 29500 + os.getpid() % 2000
-    # Without --multi_gpu accelerate starts one process where there is no GPU, however many were asked for.
-    start = [sys.executable, "-m", "accelerate.commands.launch", f"--main_process_port={port}"]
-    several = ["--multi_gpu"] if processes > 1 else []
-    done = subprocess.run(
-        [*start, *several, f"--num_processes={processes}", str(TRAIN), *words],
-        env=environment(), capture_output=True, text=True, timeout=400,
-    )  # fmt: skip
+    launcher = []
+    if processes > 1:
+        # Without --multi_gpu accelerate starts one where there is no GPU, however many were asked for.
+        port = f"--main_process_port={29500 + os.getpid() % 2000}"
+        launcher = ["-m", "accelerate.commands.launch", port, "--multi_gpu", f"--num_processes={processes}"]
+    start = [sys.executable, *launcher, str(TRAIN)]
+    done = subprocess.run([*start, *words], env=environment(), capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stderr
 
