@@ -3,6 +3,7 @@
 import collections
 import itertools
 import math
+import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields, replace
@@ -21,6 +22,7 @@ from .language_segments import SEGMENTS, in_segments, routing_of, split_by_langu
 from .memory_release import release_freed_memory
 from .pipeline_windows import NOTHING, Piece, Window
 from .processing_speechllm import SpeechLLMProcessor, is_batch
+from .word_list import BEAMS, WordList
 from .word_times import WORDS, timed_words
 
 DEFAULT_BATCH_SIZE = 8
@@ -46,6 +48,7 @@ class TranscriptionOptions:
     language: str | None = None
     task: str | None = None
     prompt: str | None = None
+    word_list: str | os.PathLike | None = None
     return_timestamps: bool | str = False
     return_language: bool = False
     return_confidence: bool = False
@@ -67,6 +70,8 @@ class TranscriptionOptions:
             raise ValueError(f"batch_size must be a whole number from 1 on, not {self.batch_size!r}")
         if self.on_error not in ("raise", "return"):
             raise ValueError(f"on_error is 'raise' or 'return', not {self.on_error!r}")
+        if self.word_list is not None and self.generate_kwargs.get("num_beams", BEAMS) < 2:
+            raise ValueError("word_list chooses among beams: leave num_beams out, or set it to 2 or more")
 
 
 class SpeechLLMPipeline(AutomaticSpeechRecognitionPipeline):
@@ -93,6 +98,7 @@ class SpeechLLMPipeline(AutomaticSpeechRecognitionPipeline):
         super().__init__(model=model, processor=processor, **kwargs)
         if self._batch_size is not None:
             self._forward_params = {"batch_size": self._batch_size, **self._forward_params}
+        self._word_lists: dict[str, WordList] = {}
         # What is wrong with them is told now, not when the first file has been read.
         self._chosen({})
 
@@ -135,6 +141,8 @@ class SpeechLLMPipeline(AutomaticSpeechRecognitionPipeline):
             )
         if options.routing == SEGMENTS:
             options = in_segments(options, self.model.config)
+        if options.word_list is not None and str(options.word_list) not in self._word_lists:
+            self._word_lists[str(options.word_list)] = WordList.read(options.word_list)
         return self._with_chunk_length(options)
 
     def _with_chunk_length(self, options: TranscriptionOptions) -> TranscriptionOptions:
@@ -203,16 +211,7 @@ class SpeechLLMPipeline(AutomaticSpeechRecognitionPipeline):
 
     def _forward(self, batch: list[Piece], options: TranscriptionOptions) -> None:  # type: ignore[override]
         """Write text, confidence and guards into the pieces of a batch, and release their sound."""
-        # Not inference mode: tables that bases cache on their way could never be trained with afterwards.
-        with torch.no_grad():
-            languages = [piece.language or options.language for piece in batch]
-            inputs = self.processor.apply_transcription_request(
-                [piece.segment.waveform for piece in batch], languages, options.prompt, options.task
-            ).to(self.model.device)
-            asked = self.requests.generation(options.return_timestamps) | routing_of(batch, options)
-            generate = {**asked, **options.generate_kwargs, "return_dict_in_generate": True}
-            outputs = self.model.generate(**inputs, **generate)
-        new_ids = self.requests.new_ids(outputs, inputs)
+        outputs, new_ids = self._written(batch, options)
         if len(new_ids) != len(batch):
             raise ValueError("the pipeline gives one text a clip; set num_return_sequences to 1")
         texts = self.processor.batch_decode(new_ids)
@@ -235,6 +234,38 @@ class SpeechLLMPipeline(AutomaticSpeechRecognitionPipeline):
                 (name for name, rows in guards.items() if rows is not None and bool(rows[row])), None
             )
             piece.release()
+
+    def _written(self, batch: list[Piece], options: TranscriptionOptions) -> tuple[Any, torch.Tensor]:
+        """What `generate` gives for a batch, and its new ids `[B, N]`."""
+        asked = self.requests.generation(options.return_timestamps) | routing_of(batch, options)
+        generate = {**asked, **options.generate_kwargs, "return_dict_in_generate": True}
+        if options.word_list is not None:
+            beams = generate.setdefault("num_beams", BEAMS)
+            generate |= {"num_return_sequences": beams, "output_scores": True}
+            if generate.get("return_timestamps"):
+                # Beams that write times as well say a short word over and over; segments have their own.
+                generate["return_timestamps"] = False
+        # Not inference mode: tables that bases cache on their way could never be trained with afterwards.
+        with torch.no_grad():
+            languages = [piece.language or options.language for piece in batch]
+            inputs = self.processor.apply_transcription_request(
+                [piece.segment.waveform for piece in batch], languages, options.prompt, options.task
+            ).to(self.model.device)
+            outputs = self.model.generate(**inputs, **generate)
+        new_ids = self.requests.new_ids(outputs, inputs)
+        if options.word_list is None:
+            return outputs, new_ids
+        rows = self._likeliest(outputs, new_ids, beams, self._word_lists[str(options.word_list)])
+        if outputs.get("token_times") is not None:
+            outputs["token_times"] = outputs["token_times"][rows]
+        return outputs, new_ids[rows]
+
+    def _likeliest(self, outputs, new_ids: torch.Tensor, beams: int, words: WordList) -> list[int]:
+        """Of each clip's `beams` rows of `new_ids` `[B * beams, N]` the one that a word list likes best."""
+        texts, scores = self.processor.batch_decode(new_ids), outputs["sequences_scores"].tolist()
+        lengths = (new_ids != self.processor.tokenizer.pad_token_id).sum(-1).tolist()
+        clips = [slice(first, first + beams) for first in range(0, len(texts), beams)]
+        return [clip.start + words.best(texts[clip], scores[clip], lengths[clip]) for clip in clips]
 
     def _words(self, piece: Piece, options: TranscriptionOptions, outputs, new_ids, row: int) -> list:
         """Words of a piece, whose ids are a row of `new_ids` `[B, N]`, with their times and confidence."""

@@ -18,6 +18,7 @@ example:
   speechllm transcribe --model my-checkpoint talk.mp3
   speechllm transcribe --model me/my-asr --language it --format srt --output subtitles/ talks/ interview.m4a
   ffmpeg -i film.mkv -f wav - | speechllm transcribe --model my-checkpoint -
+  speechllm transcribe --language ca --word-list /usr/share/dict/catalan talk.ogg
   SPEECHLLM_MODEL=my-checkpoint speechllm transcribe --format json "talks/*.flac" > talks.jsonl
 """
 
@@ -54,6 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--routing", help="how a bank's adapters are chosen: hard, soft, threshold, segments, base ...")
     add("--task", help="transcribe (default), or translate: into English")
     add("--prompt", metavar="WORDS", help="names and terms that may occur")
+    add("--word-list", metavar="FILE", help="words of the language, one a line: spelling it should keep to")
     add("--format", choices=FORMATS, help="default: by the suffix of --output, else text")
     add("--output", metavar="PATH", help="folder: a file per input; file: what would be printed")
     add("--confidence", action="store_true", help="a column before the text: how sure the model is, 0 to 1")
@@ -135,6 +137,7 @@ def transcribe(inputs: list[AudioInput], args: argparse.Namespace) -> Iterator[t
         routing=args.routing,
         task=args.task,
         prompt=args.prompt,
+        word_list=args.word_list,
         batch_size=args.batch_size,
         chunk_length_s=args.chunk_seconds,
         return_timestamps="word" if args.words else True,
@@ -163,9 +166,12 @@ def load_pipeline(args: argparse.Namespace):
     from ..default_checkpoint import default_checkpoint, fetch_missing_bases
     from ..device_choice import choose_device, choose_dtype
     from ..processing.clip_requests import REQUESTS
+    from ..processing.word_list import WordList
 
     if args.bases and not Path(args.bases).is_dir():
         raise ValueError(f"--bases {args.bases}: no such folder")
+    if args.word_list:
+        WordList.read(args.word_list)
     if not args.model:
         args.model = str(default_checkpoint())
         report(

@@ -260,6 +260,18 @@ def test_systems_are_read_from_the_command_line(tmp_path):
     assert served.options == {"url": "http://127.0.0.1:8000/v1"}
 
 
+def test_a_word_list_is_looked_at_before_anything_is_loaded(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text('{"model_type": "speech_llm"}')
+    (tmp_path / "words").write_text("one\n")
+    ours, listed = f"x={tmp_path / 'model'}", f"word_list={tmp_path / 'words'}"
+    assert system_from(f"{ours},num_beams=2,{listed}").provider().options.num_beams == 2
+    with pytest.raises(ValueError, match="word_list chooses among beams: add num_beams=5"):
+        system_from(f"{ours},{listed}").provider()
+    with pytest.raises(ValueError, match="word list .*words2: No such file"):
+        system_from(f"{ours},num_beams=2,{listed}2").provider()
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -179,6 +179,10 @@ def test_whatever_changes_what_is_heard_changes_what_a_transcript_is_kept_under(
     ]
     os.utime(own / "model.safetensors", ns=(1, 1))
     keys.append(key_of(ours(own), manifest))
+    words = tmp_path / "words.txt"
+    for listed in ("one", "one\ntwo"):
+        words.write_text(listed)
+        keys.append(key_of(ours(own, num_beams="2", word_list=str(words)), manifest))
     soundfile.write(tmp_path / "corpus" / "test-1.wav", clips[2], 16000)
     keys.append(key_of(ours(own), manifest))
     manifest.write_text(manifest.read_text().replace('"language": "fr"', '"language": "it"'))

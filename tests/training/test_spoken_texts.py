@@ -2,7 +2,6 @@
 
 import random
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +10,7 @@ from speechllm.training.data.catalan_phrases import Phrases, catalan_phrases, de
 from speechllm.training.data.catalan_things import things
 from speechllm.training.data.catalan_words import WORD, forms, lexicon_words, with_plurals
 from speechllm.training.data.synthetic_speech import TEXTS
-from speechllm.training.data.voices import PACES, PITCHES, VOICES, festival
+from speechllm.training.data.voices import VOICES, festival
 
 LEXICON = [
     "MNCL",
@@ -105,8 +104,7 @@ def test_every_voice_has_texts_to_read():
     assert {voice.language for voice in VOICES.values()} == set(TEXTS)
 
 
-# Answers as `festival --pipe` does, with silence around what it says, and counts how often it was started.
-# How fast it was told to read goes into a file beside each sound.
+# Answers as `festival --pipe` does, and counts how often it was started.
 PROGRAM = """
 import re, sys, numpy, soundfile
 with open(__file__ + ".starts", "a") as starts:
@@ -118,11 +116,9 @@ while True:
         break
     text += letter
     if text.endswith("(fflush nil)"):
-        pace, spoken, path = re.search(r'"-r" (.*?)\\).*Text "(.*?)"\\)\\) "(.*?)"', text, re.DOTALL).groups()
-        open(path + ".pace", "w").write(pace)
+        spoken, path = re.search(r'Text "(.*?)"\\)\\) "(.*?)"', text).groups()
         if "mute" not in spoken:
-            sound = numpy.pad(numpy.full(len(spoken), 0.5), 4000)
-            soundfile.write(path, sound, 16000, format="WAV")
+            soundfile.write(path, numpy.full(len(spoken), 0.5), 16000, format="WAV")
         print("spoken", flush=True)
         text = ""
 """
@@ -134,21 +130,10 @@ def test_festival_speaks_all_texts_in_one_process(tmp_path, monkeypatch):
     script.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     voice = festival("festvox-any", "catalan/any", "ca", "iso-8859-15")
-    rates, paces = set(), set()
-    for number, text in enumerate(["Una libèl·lula.", 'Un "gos".', "Una libèl·lula.", *map(str, range(20))]):
-        target = tmp_path / f"{number}.wav"
-        voice.speak(text, target)
-        samples, rate = soundfile.read(target)
-        # A tenth of a second of the silence is left on either side.
-        rest = round(0.1 * rate)
-        assert np.array_equal(samples, np.pad(np.full(len(text), 0.5), (rest, rest - 1)))
-        rates.add(rate)
-        # What is played slower was read the faster before.
-        paces.add(round(float(Path(f"{target}.pace").read_text()) * rate / 16000, 2))
-    # The same text sounds the same again, others deeper, slower or faster.
-    assert (tmp_path / "0.wav").read_bytes() == (tmp_path / "2.wav").read_bytes()
-    assert len(rates) > 3 and rates <= {16000 * pitch / 100 for pitch in PITCHES}
-    assert len(paces) > 6 and paces <= {pace / 100 for pace in PACES}
+    for number, text in enumerate(["Una libèl·lula.", 'Un "gos".']):
+        voice.speak(text, tmp_path / f"{number}.wav")
+        samples, rate = soundfile.read(tmp_path / f"{number}.wav")
+        assert rate == 16000 and np.array_equal(samples, np.full(len(text), 0.5))
     assert (tmp_path / "festival.starts").read_text() == "x"
     with pytest.raises(RuntimeError, match="voice_any could not speak 'mute'"):
         voice.speak("mute", tmp_path / "none.wav")

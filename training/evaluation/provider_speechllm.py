@@ -17,8 +17,17 @@ from speechllm import (
 )
 from speechllm.configuration.base_resolution import is_path
 from speechllm.device_choice import choose_device, choose_dtype
+from speechllm.processing.word_list import WordList
 
-from .provider_base import Heard, Provider, ProviderOptions, SpeechClip, by_language, short_language
+from .provider_base import (
+    Heard,
+    Provider,
+    ProviderOptions,
+    SpeechClip,
+    by_language,
+    file_states,
+    short_language,
+)
 
 
 @dataclass(frozen=True)
@@ -42,6 +51,7 @@ class SpeechLLMOptions(LocalOptions):
 
     routing: str | None = None
     prompt: str | None = None
+    word_list: str | None = None
 
 
 class SpeechLLMProvider(Provider):
@@ -58,6 +68,10 @@ class SpeechLLMProvider(Provider):
             SpeechLLMConfig.get_config_dict(self.model)
         except (OSError, ValueError) as error:
             raise ValueError(f"speechllm:{self.model} cannot be read: {error}") from None
+        if self.options.word_list is not None:
+            WordList.read(self.options.word_list)
+            if self.options.num_beams < 2:
+                raise ValueError(f"speechllm:{self.model}: word_list chooses among beams: add num_beams=5")
 
     def load(self) -> None:
         device = choose_device(self.options.device)
@@ -73,6 +87,9 @@ class SpeechLLMProvider(Provider):
     def configuration(self) -> dict[str, Any]:
         return super().configuration() | placed(self.engine)
 
+    def identity(self) -> dict[str, Any]:
+        return super().identity() | {"words": file_states(self.options.word_list or "")}
+
     def _heard(self, waveforms: list[np.ndarray], language: str | None) -> list[Heard]:
         options = self.options
         results = self.engine(
@@ -80,6 +97,7 @@ class SpeechLLMProvider(Provider):
             language=language,
             routing=options.routing,
             prompt=options.prompt,
+            word_list=options.word_list,
             batch_size=options.batch_size,
             return_language=True,
             num_beams=options.num_beams,
