@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields, replace
+from types import NoneType
 from typing import Any, cast
 
 import numpy as np
@@ -70,6 +71,8 @@ class TranscriptionOptions:
             raise ValueError(f"batch_size must be a whole number from 1 on, not {self.batch_size!r}")
         if self.on_error not in ("raise", "return"):
             raise ValueError(f"on_error is 'raise' or 'return', not {self.on_error!r}")
+        if not isinstance(self.word_list, (str, os.PathLike, NoneType)):
+            raise ValueError(f"word_list is a file with a word a line, not {self.word_list!r}")
         if self.word_list is not None and self.generate_kwargs.get("num_beams", BEAMS) < 2:
             raise ValueError("word_list chooses among beams: leave num_beams out, or set it to 2 or more")
 

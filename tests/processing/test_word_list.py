@@ -94,6 +94,7 @@ def test_words_and_times_are_those_of_the_text_that_is_taken(compose_whisper, cl
     path = written(tmp_path / "words.txt", [word for text in second for word in text.split()])
     plainly = asr(clips[3:], word_list=path)
     words = asr(clips[3:], word_list=path, return_timestamps="word")
+    assert words == [asr(clip, word_list=path, return_timestamps="word") for clip in clips[3:]]
     # No time is written among the words: they and the segments have theirs all the same.
     segments = asr(clips[3:], word_list=path, return_timestamps=True)
     for timed, whole, alone in zip(words, segments, plainly, strict=True):
@@ -118,5 +119,7 @@ def test_what_cannot_be_read_is_one_line(asr, clips, tmp_path):
         with pytest.raises(ValueError, match=f"word list .*{message}") as caught:
             asr(clips[0], word_list=str(tmp_path / name))
         assert "\n" not in str(caught.value)
+    with pytest.raises(ValueError, match="word_list is a file with a word a line, not {'a'}"):
+        asr(clips[0], word_list={"a"})
     with pytest.raises(ValueError, match="word_list chooses among beams"):
         asr(clips[0], word_list=written(tmp_path / "words.txt", ["a"]), num_beams=1)
