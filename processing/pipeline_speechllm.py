@@ -35,6 +35,7 @@ GENERATION_SETTINGS = {
 }
 # Stock arguments that have no meaning here, whatever they are set to.
 IGNORED_OPTIONS = ("stride_length_s", "ignore_warning", "num_workers")
+ONE_TEXT = "the pipeline gives one text a clip; set num_return_sequences to 1"
 # Thai, Lao, Burmese, Khmer; Chinese and Japanese with their punctuation. Not Korean.
 UNSPACED = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3000-\u30ff\u3400-\u9fff\uf900-\ufaff\uff00-\uffef"
@@ -73,8 +74,18 @@ class TranscriptionOptions:
             raise ValueError(f"on_error is 'raise' or 'return', not {self.on_error!r}")
         if not isinstance(self.word_list, (str, os.PathLike, NoneType)):
             raise ValueError(f"word_list is a file with a word a line, not {self.word_list!r}")
-        if self.word_list is not None and self.generate_kwargs.get("num_beams", BEAMS) < 2:
-            raise ValueError("word_list chooses among beams: leave num_beams out, or set it to 2 or more")
+        if self.word_list is not None:
+            if not (isinstance(self.beams, int) and self.beams > 1):
+                raise ValueError(f"word_list chooses among beams: num_beams is 2 or more, not {self.beams!r}")
+            if self.generate_kwargs.get("num_return_sequences") not in (None, 1):
+                raise ValueError(ONE_TEXT)
+
+    @property
+    def beams(self) -> Any:
+        """Among how many ways to write a clip down a word list chooses."""
+        given = self.generate_kwargs.get("num_beams")
+        config = self.generate_kwargs.get("generation_config")
+        return getattr(config, "num_beams", None) or BEAMS if given is None else given
 
 
 class SpeechLLMPipeline(AutomaticSpeechRecognitionPipeline):
@@ -216,7 +227,7 @@ class SpeechLLMPipeline(AutomaticSpeechRecognitionPipeline):
         """Write text, confidence and guards into the pieces of a batch, and release their sound."""
         outputs, new_ids = self._written(batch, options)
         if len(new_ids) != len(batch):
-            raise ValueError("the pipeline gives one text a clip; set num_return_sequences to 1")
+            raise ValueError(ONE_TEXT)
         texts = self.processor.batch_decode(new_ids)
         confidences = token_confidence(outputs, new_ids, self.processor.tokenizer.pad_token_id)
         guards = {"repetition": outputs.get("looped")}
@@ -243,8 +254,7 @@ class SpeechLLMPipeline(AutomaticSpeechRecognitionPipeline):
         asked = self.requests.generation(options.return_timestamps) | routing_of(batch, options)
         generate = {**asked, **options.generate_kwargs, "return_dict_in_generate": True}
         if options.word_list is not None:
-            beams = generate.setdefault("num_beams", BEAMS)
-            generate |= {"num_return_sequences": beams, "output_scores": True}
+            generate |= {"num_beams": options.beams, "num_return_sequences": options.beams}
             if generate.get("return_timestamps"):
                 # Beams that write times as well say a short word over and over; segments have their own.
                 generate["return_timestamps"] = False
@@ -258,17 +268,13 @@ class SpeechLLMPipeline(AutomaticSpeechRecognitionPipeline):
         new_ids = self.requests.new_ids(outputs, inputs)
         if options.word_list is None:
             return outputs, new_ids
-        rows = self._likeliest(outputs, new_ids, beams, self._word_lists[str(options.word_list)])
+        words = self._word_lists[str(options.word_list)]
+        # The beams of a clip stand side by side, the likeliest first.
+        texts, each = self.processor.batch_decode(new_ids), options.beams
+        rows = [first + words.best(texts[first : first + each]) for first in range(0, len(texts), each)]
         if outputs.get("token_times") is not None:
             outputs["token_times"] = outputs["token_times"][rows]
         return outputs, new_ids[rows]
-
-    def _likeliest(self, outputs, new_ids: torch.Tensor, beams: int, words: WordList) -> list[int]:
-        """Of each clip's `beams` rows of `new_ids` `[B * beams, N]` the one that a word list likes best."""
-        texts, scores = self.processor.batch_decode(new_ids), outputs["sequences_scores"].tolist()
-        lengths = (new_ids != self.processor.tokenizer.pad_token_id).sum(-1).tolist()
-        clips = [slice(first, first + beams) for first in range(0, len(texts), beams)]
-        return [clip.start + words.best(texts[clip], scores[clip], lengths[clip]) for clip in clips]
 
     def _words(self, piece: Piece, options: TranscriptionOptions, outputs, new_ids, row: int) -> list:
         """Words of a piece, whose ids are a row of `new_ids` `[B, N]`, with their times and confidence."""

@@ -112,6 +112,8 @@ def chosen_format(args: argparse.Namespace) -> str:
     form = args.format or format_of_path(args.output or "") or "text"
     if args.confidence and form != "text":
         raise ValueError("--confidence is a column of the format text; json holds it without being asked")
+    if args.confidence and args.word_list:
+        raise ValueError("--confidence: a text that --word-list chose among beams has none")
     if args.words and form == "text":
         raise ValueError("--words gives times, which text does not hold: choose --format json, srt or vtt")
     alone = names_one(args.inputs) or (args.output is not None and is_folder(args.output))
@@ -166,12 +168,11 @@ def load_pipeline(args: argparse.Namespace):
     from ..default_checkpoint import default_checkpoint, fetch_missing_bases
     from ..device_choice import choose_device, choose_dtype
     from ..processing.clip_requests import REQUESTS
-    from ..processing.word_list import WordList
 
     if args.bases and not Path(args.bases).is_dir():
         raise ValueError(f"--bases {args.bases}: no such folder")
-    if args.word_list:
-        WordList.read(args.word_list)
+    if args.word_list and not Path(args.word_list).is_file():
+        raise ValueError(f"--word-list {args.word_list}: no such file")
     if not args.model:
         args.model = str(default_checkpoint())
         report(

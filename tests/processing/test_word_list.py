@@ -3,7 +3,8 @@
 import pytest
 import torch
 from speechllm import SpeechLLMPipeline
-from speechllm.processing.word_list import UNKNOWN, WordList, plain_words
+from speechllm.processing.word_list import WordList, plain_words
+from transformers import GenerationConfig
 
 BEAMS = {"num_beams": 4, "max_new_tokens": 6}
 
@@ -26,19 +27,13 @@ def written(path, words):
 
 
 def ways_to_write(recognizer, clip):
-    """`(text, score)` of every beam, as `generate` by itself gives them."""
+    """The text of every beam, the likeliest first, as `generate` by itself gives them."""
     with torch.no_grad():
         inputs = recognizer.processor.apply_transcription_request([clip])
-        options = {
-            **recognizer._chosen({}).generate_kwargs,
-            "num_return_sequences": 4,
-            "return_dict_in_generate": True,
-            "output_scores": True,
-        }
-        outputs = recognizer.model.generate(**inputs, **options)
+        options = {**recognizer._chosen({}).generate_kwargs, "num_return_sequences": 4}
+        outputs = recognizer.model.generate(**inputs, **options, return_dict_in_generate=True)
     ids = recognizer.requests.new_ids(outputs, inputs)
-    texts = [text.strip() for text in recognizer.processor.batch_decode(ids)]
-    return list(zip(texts, outputs["sequences_scores"].tolist(), strict=True))
+    return [text.strip() for text in recognizer.processor.batch_decode(ids)]
 
 
 @pytest.mark.parametrize(
@@ -53,11 +48,13 @@ def ways_to_write(recognizer, clip):
         ("1984 2n & x ...", 0),
         ("पानी पान", 1),
         ("cafe\u0301 cafe", 1),
+        ("d’acord d'acord dʼacord", 0),
+        ("dos—hivern… una…", 1),
         ("", 0),
     ],
 )
 def test_unknown_words_are_counted(text, unknown):
-    words = ["una", "Papallona", "l'hivern", "vint", "i", "dos", "don't", "पानी", "caf\u00e9"]
+    words = ["una", "Papallona", "l'hivern", "vint", "i", "dos", "don't", "पानी", "caf\u00e9", "d’acord"]
     assert WordList(words).unknown(text) == unknown
 
 
@@ -65,32 +62,45 @@ def test_vowel_signs_belong_to_their_word():
     assert list(plain_words("«पानी», Ël's. ...")) == ["पानी", "ël's", ""]
 
 
-def test_an_unknown_word_has_to_be_much_likelier():
-    words = WordList(["gos"])
-    for gap, best in ((UNKNOWN - 0.1, 1), (UNKNOWN + 0.1, 0)):
-        # Scores are means over four tokens, the price is that of the whole text.
-        assert words.best(["gors", "gos"], [-1.0, -1.0 - gap / 4], [4, 4]) == best
-    assert words.best(["gors", "gols"], [-1.0, -2.0], [4, 4]) == 0
-    assert words.best(["gos", "Gos."], [-1.0, -1.0], [0, 0]) == 0
+def test_the_fewest_unknown_words_win_and_of_equals_the_first():
+    words = WordList(["un", "gos"])
+    assert words.best(["un gors", "un gos", "un", "Un gos."]) == 1
+    assert words.best(["gors", "gols"]) == 0
+    # Nothing has no unknown word either.
+    assert words.best(["gors", " ", ""]) == 0 and words.best(["", ""]) == 0
 
 
 def test_the_text_of_known_words_is_taken(recognizer, clips, tmp_path):
-    alone = [recognizer(clip)["text"] for clip in clips]
     ways = [ways_to_write(recognizer, clip) for clip in clips]
-    for place in range(1, 4):
-        wanted = [texts[place][0] for texts in ways]
+    for place in range(4):
+        wanted = [texts[place] for texts in ways]
         path = written(tmp_path / f"{place}.txt", [word for text in wanted for word in text.split()])
-        words, taken = WordList.read(path), [r["text"] for r in recognizer(clips, word_list=path)]
-        # A batch and a clip by itself say the same, and no other beam has fewer unknown words.
+        taken = [result["text"] for result in recognizer(clips, word_list=path)]
+        # The first of a clip's texts that the list has, be it another clip's.
+        known = {text.casefold() for text in wanted}
+        assert taken == [next(text for text in texts if text.casefold() in known) for texts in ways]
         assert taken == [recognizer(clip, word_list=path)["text"] for clip in clips]
-        assert all(text in dict(texts) for text, texts in zip(taken, ways, strict=True))
-        known = [words.unknown(text) for text in taken]
-        assert sum(known) < sum(map(words.unknown, alone)) and taken != alone
+
+
+def test_clips_that_are_left_to_the_base_choose_too(compose_whisper, clips, tmp_path):
+    adapter = {"language": "it", "decoder": {"r": 2, "target_modules": ["q_proj"]}}
+    asr = spelling(*compose_whisper(lora_bank={"it": adapter}, encoder_padding="longest"))
+    path = written(tmp_path / "words.txt", ["a"])
+    listed = {"word_list": path, "language": "it"}
+    adapted, base = torch.tensor([[1.0]]), torch.tensor([[0.0]])
+    weights = {"routing_weights": torch.cat([adapted, base])}
+    together = [one["text"] for one in asr(clips[3:5], **listed, generate_kwargs=weights)]
+    # The longer clip comes first in its batch.
+    alone = [
+        asr(clip, **listed, generate_kwargs={"routing_weights": own})["text"]
+        for clip, own in ((clips[3], base), (clips[4], adapted))
+    ]
+    assert together == alone
 
 
 def test_words_and_times_are_those_of_the_text_that_is_taken(compose_whisper, clips, tmp_path):
     asr = spelling(*compose_whisper())
-    second = [ways_to_write(asr, clip)[1][0] for clip in clips[3:]]
+    second = [ways_to_write(asr, clip)[1] for clip in clips[3:]]
     path = written(tmp_path / "words.txt", [word for text in second for word in text.split()])
     plainly = asr(clips[3:], word_list=path)
     words = asr(clips[3:], word_list=path, return_timestamps="word")
@@ -108,7 +118,10 @@ def test_without_num_beams_there_are_five(asr, clips, tmp_path, monkeypatch):
     monkeypatch.setattr(asr.model, "generate", lambda **given: seen.append(given) or generate(**given))
     asr(clips[0], word_list=written(tmp_path / "words.txt", ["a"]))
     asr(clips[0], word_list=tmp_path / "words.txt", num_beams=2)
-    assert [(one["num_beams"], one["num_return_sequences"]) for one in seen] == [(5, 5), (2, 2)]
+    asr(clips[0], word_list=tmp_path / "words.txt", generation_config=GenerationConfig(num_beams=3))
+    asr(clips[0], word_list=tmp_path / "words.txt", generation_config=GenerationConfig())
+    assert [one["num_beams"] for one in seen] == [5, 2, 3, 5]
+    assert [one["num_return_sequences"] for one in seen] == [5, 2, 3, 5]
 
 
 def test_what_cannot_be_read_is_one_line(asr, clips, tmp_path):
@@ -121,5 +134,9 @@ def test_what_cannot_be_read_is_one_line(asr, clips, tmp_path):
         assert "\n" not in str(caught.value)
     with pytest.raises(ValueError, match="word_list is a file with a word a line, not {'a'}"):
         asr(clips[0], word_list={"a"})
-    with pytest.raises(ValueError, match="word_list chooses among beams"):
-        asr(clips[0], word_list=written(tmp_path / "words.txt", ["a"]), num_beams=1)
+    path = written(tmp_path / "words.txt", ["a"])
+    for beams in (1, "5", 2.5):
+        with pytest.raises(ValueError, match="word_list chooses among beams: num_beams is 2 or more, not"):
+            asr(clips[0], word_list=path, num_beams=beams)
+    with pytest.raises(ValueError, match="set num_return_sequences to 1"):
+        asr(clips[0], word_list=path, num_return_sequences=2)

@@ -191,6 +191,25 @@ def test_whatever_changes_what_is_heard_changes_what_a_transcript_is_kept_under(
     assert key_of(ours(own), manifest) == keys[-1] == key_of(ours(own, "of another name"), manifest)
 
 
+def test_what_lies_around_changes_nothing(checkpoint, clips, tmp_path, monkeypatch):
+    manifest = write_corpus(tmp_path / "corpus", clips)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    key = key_of(ours(checkpoint), manifest)
+    (tmp_path / "here" / "new.txt").write_text("new")
+    assert key_of(ours(checkpoint), manifest) == key
+
+
+def test_a_word_list_reaches_the_pipeline(checkpoint, clips, tmp_path):
+    (tmp_path / "words.txt").write_text("a\n")
+    provider = ours(checkpoint, num_beams="2", word_list=str(tmp_path / "words.txt")).provider()
+    provider.load()
+    seen, generate = [], provider.engine.model.generate
+    provider.engine.model.generate = lambda **given: seen.append(given) or generate(**given)
+    assert len(provider.transcribe([SpeechClip(clips[0], "it")])) == 1
+    assert [(one["num_beams"], one["num_return_sequences"]) for one in seen] == [(2, 2)]
+
+
 def test_damaged_and_foreign_transcripts_are_no_transcripts(tmp_path):
     path = tmp_path / "x.jsonl"
     items = tuple(Utterance(f"{name}.wav", "text") for name in "ab")

@@ -88,7 +88,8 @@ class SpeechLLMProvider(Provider):
         return super().configuration() | placed(self.engine)
 
     def identity(self) -> dict[str, Any]:
-        return super().identity() | {"words": file_states(self.options.word_list or "")}
+        words = self.options.word_list
+        return super().identity() | ({} if words is None else {"words": file_states(words)})
 
     def _heard(self, waveforms: list[np.ndarray], language: str | None) -> list[Heard]:
         options = self.options
