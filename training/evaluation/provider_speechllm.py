@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,7 +90,8 @@ class SpeechLLMProvider(Provider):
 
     def identity(self) -> dict[str, Any]:
         words = self.options.word_list
-        return super().identity() | ({} if words is None else {"words": file_states(words)})
+        listed = {} if words is None else {"words": file_states(os.path.expanduser(words))}
+        return super().identity() | listed
 
     def _heard(self, waveforms: list[np.ndarray], language: str | None) -> list[Heard]:
         options = self.options
