@@ -102,7 +102,9 @@ def _debian_arguments(parser: argparse.ArgumentParser) -> None:
 def _synthetic_arguments(parser: argparse.ArgumentParser) -> None:
     option = parser.add_argument
     option("--root", type=Path, default=SHARE, help="where packages put their files")
-    option("--language", choices=TEXTS, default="en", help="of fortunes (en) or dictionary phrases (ca)")
+    option("--language", choices=TEXTS, default="en", help="default: %(default)s")
+    readings = "; ".join(f"{language}: {', '.join(texts)}" for language, texts in TEXTS.items())
+    option("--texts", metavar="TEXTS", help=f"{readings}; default: the first")
     option("--clips", type=int, default=1000, help="how many sentences are spoken")
     option("--voices", nargs="+", metavar="VOICE", help=f"of {', '.join(VOICES)}; default: all there")
     option("--seed", type=int, default=0, help="of the choice of sentences and voices")
@@ -138,7 +140,7 @@ def _prepare_debian(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 def _prepare_synthetic(args: argparse.Namespace) -> list[dict[str, Any]]:
     return prepare_synthetic(
-        args.to, args.root, args.clips, args.voices, args.seed, args.apart, args.language
+        args.to, args.root, args.clips, args.voices, args.seed, args.apart, args.language, args.texts
     )
 
 

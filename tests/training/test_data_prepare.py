@@ -17,12 +17,12 @@ from speechllm.training.data.build import DataSettings, build_datasets
 from speechllm.training.data.cleaning import RULES
 from speechllm.training.data.corpora import KINDS
 from speechllm.training.data.filters import FilterSettings
+from speechllm.training.data.fortunes import english_sentences
 from speechllm.training.data.normalisers import NORMALISERS
 from speechllm.training.data.presets import preset_names
 from speechllm.training.data.sounds import read_sound
 from speechllm.training.data.sources import Source
 from speechllm.training.data.splits import prove_disjoint, shared
-from speechllm.training.data.synthetic_speech import fortune_sentences
 from speechllm.training.data.utterances import SPELLINGS, read_manifest
 from speechllm.training.data.voices import piper, program
 
@@ -232,7 +232,7 @@ def fortunes(tmp_path):
 
 
 def test_sentences_to_be_spoken_are_clean_and_each_there_once(fortunes):
-    assert fortune_sentences(fortunes) == [
+    assert english_sentences(fortunes) == [
         "All that glitters is not gold.",
         "Some of it is.",
         "Don't panic, my old friend.",

@@ -2,14 +2,16 @@
 
 import random
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import soundfile
 from speechllm.training.data.catalan_phrases import Phrases, catalan_phrases, dealt
+from speechllm.training.data.catalan_sentences import catalan_sentences
 from speechllm.training.data.catalan_things import things
 from speechllm.training.data.catalan_words import WORD, forms, lexicon_words, with_plurals
-from speechllm.training.data.synthetic_speech import TEXTS
+from speechllm.training.data.synthetic_speech import TEXTS, prepare_synthetic
 from speechllm.training.data.voices import VOICES, festival
 
 LEXICON = [
@@ -102,6 +104,52 @@ def test_catalan_without_its_dictionary_is_told_with_the_command_that_brings_it(
 
 def test_every_voice_has_texts_to_read():
     assert {voice.language for voice in VOICES.values()} == set(TEXTS)
+
+
+def test_texts_that_a_language_has_not_are_told_with_those_it_has(tmp_path, monkeypatch):
+    monkeypatch.setitem(VOICES, "ona", replace(VOICES["ona"], is_there=lambda: True))
+    with pytest.raises(ValueError, match="no 'verses' in 'ca': there are phrases, sentences"):
+        prepare_synthetic(tmp_path / "to", tmp_path, language="ca", texts="verses")
+    with pytest.raises(ValueError, match="the sentences of Catalan .* fortunes-es apertium apertium-spa-cat"):
+        prepare_synthetic(tmp_path / "to", tmp_path, language="ca", texts="sentences")
+    assert not (tmp_path / "to").exists()
+
+
+# Knows some words, and marks those it does not know as Apertium does.
+TRANSLATOR = """
+import re, sys
+assert sys.argv[1:] == ["-d", SHARE + "/apertium", "spa-cat"], sys.argv
+words = {"el": "el", "perro": "gos", "corre": "corre", "quién": "qui", "ladra": "lladra", "y": "i"}
+def put(word):
+    return words.get(word[0].lower(), "*" + word[0])
+for paragraph in sys.stdin.read().split("\\n\\n"):
+    print(re.sub(r"[^\\W\\d_]+", put, paragraph.strip()) + "\\n")
+"""
+SPANISH = """El perro corre. Corre.
+%
+\u00bfQui\u00e9n ladra? --- El perro ladra, y corre.
+%
+El perro corre 2 veces. EL PERRO LADRA. El gato corre.
+%
+El perro
+corre!
+"""
+
+
+def test_catalan_sentences_are_the_spanish_ones_that_can_be_translated(tmp_path, monkeypatch):
+    (tmp_path / "apertium" / "modes").mkdir(parents=True)
+    (tmp_path / "apertium" / "modes" / "spa-cat.mode").touch()
+    spanish = tmp_path / "games" / "fortunes" / "es"
+    spanish.mkdir(parents=True)
+    (spanish / "perros.fortunes").write_text(SPANISH, encoding="utf-8")
+    (spanish / "perros.fortunes.dat").write_bytes(b"\x00\xff")
+    script = tmp_path / "bin" / "apertium"
+    script.parent.mkdir()
+    script.write_text(f"#!{sys.executable}\nSHARE = {str(tmp_path)!r}\n{TRANSLATOR}", encoding="utf-8")
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", str(script.parent), prepend=":")
+    # No word alone, no number, nothing in capitals, nothing with an unknown word, and nothing twice.
+    assert catalan_sentences(tmp_path) == ["El gos corre.", "Qui lladra?", "El gos lladra, i corre."]
 
 
 # Answers as `festival --pipe` does, and counts how often it was started.

@@ -1,4 +1,4 @@
-"""Synthetic speech: voices read sentences of `fortunes`, or phrases of a dictionary. Never for a test.
+"""Synthetic speech: voices read sentences of `fortunes` or phrases of a dictionary. Never for a test.
 
 Every clip is marked `"synthetic": true`, and an evaluation set refuses clips so marked.
 """
@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,34 +17,18 @@ import soundfile
 from tqdm.auto import tqdm
 
 from .catalan_phrases import catalan_phrases
+from .catalan_sentences import catalan_sentences
 from .filters import DropReport, FilterSettings, filter_utterances, sentence_key
+from .fortunes import english_sentences
 from .preparation import summary
 from .utterances import Utterance, read_manifest, write_manifest
 from .voices import VOICES
 
-FEWEST_WORDS, MOST_WORDS = 2, 16
-SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
-# Nothing that voices and transcripts would read differently: digits, abbreviations in capitals, symbols.
-SPEAKABLE = re.compile(r"[A-Z][a-z']*(?:[ ,;:-]+(?:[a-z']+|[A-Z][a-z']+|I))*[.!?]")
-
-
-def fortune_sentences(root: Path) -> list[str]:
-    """English sentences of 2 to 16 words, each once, in an order that does not change."""
-    found: dict[str, str] = {}
-    for path in sorted((root / "games" / "fortunes").glob("*")):
-        if path.is_file() and not path.suffix:
-            for fortune in path.read_text(encoding="utf-8", errors="replace").split("\n%\n"):
-                for sentence in SENTENCE_END.split(" ".join(fortune.split())):
-                    words = len(sentence.split())
-                    if FEWEST_WORDS <= words <= MOST_WORDS and SPEAKABLE.fullmatch(sentence):
-                        found.setdefault(sentence_key(sentence), sentence)
-    if not found:
-        raise ValueError(f"no sentences under {root / 'games' / 'fortunes'}: apt-get install fortunes")
-    return list(found.values())
-
-
-# What is read, by language.
-TEXTS = {"en": fortune_sentences, "ca": catalan_phrases}
+# What can be read in a language; what comes first is read unless another is named.
+TEXTS: dict[str, dict[str, Callable[[Path], list[str]]]] = {
+    "en": {"sentences": english_sentences},
+    "ca": {"phrases": catalan_phrases, "sentences": catalan_sentences},
+}
 
 
 def prepare_synthetic(
@@ -56,14 +39,20 @@ def prepare_synthetic(
     seed: int = 0,
     apart: Sequence[Path] = (),
     language: str = "en",
+    texts: str | None = None,
 ) -> list[dict[str, Any]]:
     """Write `folder/train.jsonl` and the sounds beside it; a second run keeps what is spoken already.
 
-    `apart`: manifests of which no sentence may be spoken, those of test sets.
+    `apart`: manifests of which no sentence may be spoken, those of test sets. `texts`: which of the
+    language's `TEXTS`.
     """
+    readings = TEXTS[language]
+    if texts not in (None, *readings):
+        raise ValueError(f"no {texts!r} in {language!r}: there are {', '.join(readings)}")
     chosen = _installed_voices(voices, language)
     barred = {sentence_key(item.text) for manifest in apart for item in read_manifest(manifest)}
-    sentences = [text for text in TEXTS[language](root) if sentence_key(text) not in barred]
+    read = readings[texts or next(iter(readings))]
+    sentences = [text for text in read(root) if sentence_key(text) not in barred]
     generator = np.random.default_rng(seed)
     # More clips than sentences: the same sentence again, in whatever voice.
     order = np.concatenate(
