@@ -51,6 +51,31 @@ def test_written_manifests_come_back_equal_and_move_with_their_folder(tmp_path):
     assert moved[1:] == utterances[1:]
 
 
+@pytest.mark.parametrize("named, manifest", [("link", "link"), ("real", "link"), ("link", "real")])
+def test_a_manifest_behind_a_link_finds_its_audio(tmp_path, monkeypatch, named, manifest):
+    (tmp_path / "real" / "audio").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    monkeypatch.chdir(tmp_path)
+    write_manifest(f"{manifest}/train.jsonl", [Utterance(f"{named}/audio/a.wav", "one")])
+    (row,) = map(json.loads, (tmp_path / "real" / "train.jsonl").read_text().splitlines())
+    assert row["audio"] == "audio/a.wav"
+
+
+def test_a_folder_of_audio_that_is_a_link_is_below_its_manifest(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "audio").symlink_to(tmp_path / "elsewhere")
+    write_manifest(tmp_path / "train.jsonl", [Utterance(str(tmp_path / "audio" / "a.wav"), "one")])
+    assert json.loads((tmp_path / "train.jsonl").read_text())["audio"] == "audio/a.wav"
+
+
+def test_audio_beside_a_manifests_folder_is_found_from_any_folder(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    write_manifest("lists/train.jsonl", [Utterance("audio/a.wav", "one")])
+    monkeypatch.chdir(tmp_path)
+    assert read_manifest("here/lists/train.jsonl")[0].audio == str(tmp_path / "here" / "audio" / "a.wav")
+
+
 def test_an_interrupted_write_leaves_the_earlier_manifest(tmp_path):
     write_manifest(tmp_path / "m.jsonl", [Utterance("https://host/a.wav", "kept")])
 

@@ -78,16 +78,17 @@ def read_manifest(path: str | os.PathLike, columns: Mapping[str, str] | None = N
 
 
 def write_manifest(path: str | os.PathLike, utterances: Iterable[Utterance]) -> None:
-    """JSONL, whole or not at all; paths of audio at or below the manifest's folder are relative to it."""
+    """JSONL, whole or not at all; audio below the manifest's folder is relative to it, else absolute."""
     path = Path(path)
-    with replacing_files(path.parent) as partial:
-        folder = path.parent.resolve()
-        with open(Path(partial) / path.name, "w", encoding="utf-8") as file:
-            for utterance in utterances:
-                row = {name: getattr(utterance, name) for name in FIELDS}
-                row["audio"] = _relative(utterance.audio, folder)
-                known = {key: row[key] for key in FIELDS if key in REQUIRED or row[key] not in (None, {})}
-                file.write(json.dumps(known, ensure_ascii=False, allow_nan=False) + "\n")
+    with (
+        replacing_files(path.parent) as partial,
+        open(Path(partial) / path.name, "w", encoding="utf-8") as file,
+    ):
+        for utterance in utterances:
+            row = {name: getattr(utterance, name) for name in FIELDS}
+            row["audio"] = _relative(utterance.audio, path.parent)
+            known = {key: row[key] for key in FIELDS if key in REQUIRED or row[key] not in (None, {})}
+            file.write(json.dumps(known, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def field_keys(there: Iterable[str], columns: Mapping[str, str] | None, where: str) -> dict[str, str]:
@@ -148,8 +149,14 @@ def _resolved(audio: str, folder: Path) -> str:
 
 
 def _relative(audio: str, folder: Path) -> str:
-    path = Path(os.path.abspath(audio)) if audio and "://" not in audio else None
-    return str(path.relative_to(folder)) if path is not None and path.is_relative_to(folder) else audio
+    """To `folder`, by whichever link either was named; absolute elsewhere: one reads from any folder."""
+    if not audio or "://" in audio:
+        return audio
+    for follow in (os.path.abspath, os.path.realpath):
+        path = Path(follow(os.path.dirname(audio)), os.path.basename(audio))
+        if path.is_relative_to(base := follow(folder)):
+            return str(path.relative_to(base))
+    return os.path.abspath(audio)
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
