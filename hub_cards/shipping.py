@@ -1,7 +1,7 @@
 """Makes the folder in which a finished run travels along: small, and with nothing of the machine it ran on.
 
     python -m speechllm.hub_cards.shipping outputs/debian_bank demo/checkpoints/eleven-languages \\
-        --model outputs/debian_catalan/mean --further outputs/debian_bank_scarce outputs/debian_catalan \\
+        --model outputs/debian_bank_scarce/mean --further outputs/debian_bank_scarce \\
         --evaluation evaluation --system soft
 
 What was trained is rounded to float16. Beside it lie the run's config, log, curves and results, those of
