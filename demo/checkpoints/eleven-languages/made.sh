@@ -10,6 +10,7 @@ accelerate launch training/train.py +experiment=debian_bank_scarce
 speechllm convert average outputs/debian_bank/model outputs/debian_bank_scarce/model --to outputs/debian_bank_scarce/mean
 accelerate launch training/train.py +experiment=debian_catalan
 speechllm convert average outputs/debian_bank_scarce/mean outputs/debian_catalan/model --to outputs/debian_catalan/mean
+# From here on with outputs/debian_catalan/mean as it had been shipped, rounded to float16.
 accelerate launch training/train.py +experiment=debian_catalan_sentences
 accelerate launch training/train.py +experiment=debian_catalan_sentences seed=43 name=debian_catalan_sentences_43
 speechllm convert average outputs/debian_catalan/mean outputs/debian_catalan_sentences/model \
